@@ -1,0 +1,67 @@
+"""Prefect tasks that make an S3 bucket a content-addressed, deduplicated store of data and runs.
+
+Importing this package imports nothing heavy: each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mltrack_tasks.access import AccessReport as AccessReport
+    from mltrack_tasks.blocks import MLTrackStore as MLTrackStore
+    from mltrack_tasks.errors import AccessError as AccessError
+    from mltrack_tasks.errors import ArchivedError as ArchivedError
+    from mltrack_tasks.errors import ConflictError as ConflictError
+    from mltrack_tasks.errors import FormatError as FormatError
+    from mltrack_tasks.errors import IntegrityError as IntegrityError
+    from mltrack_tasks.errors import InvalidInputError as InvalidInputError
+    from mltrack_tasks.errors import MLTrackError as MLTrackError
+    from mltrack_tasks.errors import NotFoundError as NotFoundError
+    from mltrack_tasks.errors import PartialTransferError as PartialTransferError
+    from mltrack_tasks.errors import SourceChangedError as SourceChangedError
+    from mltrack_tasks.errors import TransientError as TransientError
+    from mltrack_tasks.records import NamedData as NamedData
+    from mltrack_tasks.records import RunManifest as RunManifest
+    from mltrack_tasks.refs import DataRef as DataRef
+    from mltrack_tasks.tasks import check_access as check_access
+    from mltrack_tasks.tasks import forget_data as forget_data
+    from mltrack_tasks.tasks import get_run as get_run
+    from mltrack_tasks.tasks import list_data as list_data
+    from mltrack_tasks.tasks import retrieve_data as retrieve_data
+    from mltrack_tasks.tasks import retrieve_file as retrieve_file
+    from mltrack_tasks.tasks import store_data as store_data
+    from mltrack_tasks.tasks import store_file as store_file
+    from mltrack_tasks.tasks import store_run as store_run
+
+_HOMES = {
+    "access": ("AccessReport",),
+    "blocks": ("MLTrackStore",),
+    "errors": (
+        *("AccessError", "ArchivedError", "ConflictError", "FormatError", "IntegrityError"),
+        *("InvalidInputError", "MLTrackError", "NotFoundError", "PartialTransferError"),
+        *("SourceChangedError", "TransientError"),
+    ),
+    "records": ("NamedData", "RunManifest"),
+    "refs": ("DataRef",),
+    "tasks": (
+        *("check_access", "forget_data", "get_run", "list_data", "retrieve_data"),
+        *("retrieve_file", "store_data", "store_file", "store_run"),
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})

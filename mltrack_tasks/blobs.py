@@ -1,0 +1,221 @@
+"""Blobs: written once under the digest of their bytes, proven on each read, replaced if damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import time
+from collections.abc import Iterator
+from enum import Enum
+from functools import partial
+
+from mltrack_tasks import events, layout
+from mltrack_tasks.digest import PART_SIZE, SINGLE_PUT_LIMIT, composite_checksum, part_size_for, sha256_hex
+from mltrack_tasks.errors import ArchivedError, IntegrityError, NotFoundError, TransientError
+from mltrack_tasks.events import Event, Observe
+from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.recordstore import create_if_absent
+from mltrack_tasks.sources import Source, changed
+from mltrack_tasks.stores.base import Stat, Store, Upload
+
+ASK_FIRST_ABOVE = 256 * 1024
+"""[bytes] Larger blobs are asked for before they are sent: a HEAD costs less than their body."""
+WRITE_TRIES = 6
+"""Rounds of PUT and HEAD while competing writers and deleters cross. Five pauses take 3 s at most."""
+
+_MD5 = re.compile(r'"?([0-9a-f]{32}(?:-[1-9][0-9]*)?)"?')
+
+
+class Verdict(Enum):
+    """What a look at an object says about its bytes."""
+
+    PRESENT = "present"
+    DAMAGED = "damaged"
+    UNKNOWN = "unknown"
+
+
+def judge(stat: Stat, source: Source) -> Verdict:
+    """Compare what the store says of an object with the bytes that should be there.
+
+    The store's own SHA-256 decides (of the whole, or composite for parts); without one, a plain MD5 ETag;
+    without that (encryption with KMS) nothing is known.
+    """
+    if stat.size != source.size:
+        return Verdict.DAMAGED
+    if stat.sha256 is not None:
+        return _equal(stat.sha256, source.digest)
+    if stat.composite is not None:
+        return _equal(stat.composite, source.composite())
+    plain = _MD5.fullmatch(stat.etag or "")
+    if not plain:
+        return Verdict.UNKNOWN
+    expected = source.multipart_etag() if "-" in plain[1] else source.md5()
+    # Another kind of ETag (KMS) can look like an MD5: a difference is a reason to read, not a proof.
+    return Verdict.PRESENT if plain[1] == expected else Verdict.UNKNOWN
+
+
+def write_blob(
+    store: Store, source: Source, format: str, *, observe: Observe, accept_archived: bool = False
+) -> bool:
+    """Make sure that the blob is there, durably and with the right bytes: True if it was written now.
+
+    A damaged one (wrong size, wrong checksum) is replaced and reported. One in an archive storage class is an
+    ArchivedError unless accepted. Raises TransientError if writers and deleters keep crossing.
+    """
+    key = layout.blob_key(source.digest, format)
+    ask_first = source.size > ASK_FIRST_ABOVE
+    for attempt in range(WRITE_TRIES):
+        if not ask_first and _send(store, key, source):
+            observe(Event(events.BLOB_CREATED, key, {"bytes": source.size}))
+            return True
+        ask_first = False
+        stat = store.head(key, checksum=True)
+        if stat is None:
+            # Gone again, or a competing write still in flight (S3 answers 409 then).
+            _pause(attempt)
+        elif _is_intact(store, stat, source):
+            _require_readable(store, stat, accept_archived)
+            observe(Event(events.BLOB_PRESENT, key, {"bytes": source.size}))
+            return False
+        elif _send(store, key, source, replacing=stat.etag):
+            store.evict(key)
+            observe(Event(events.BLOB_HEALED, key, {"bytes": source.size, "found_bytes": stat.size}))
+            return True
+    raise TransientError(f"{key} appears and disappears while it is written to {store.location}. Try again.")
+
+
+def require_blob(store: Store, digest: str, format: str, size: int) -> None:
+    """Check by one HEAD that a blob is there in its size: NotFoundError or IntegrityError otherwise."""
+    key = layout.blob_key(digest, format)
+    stat = store.head(key)
+    if stat is None:
+        raise NotFoundError(
+            f"{key} is not in {store.location}; store the data there first.", details={"key": key}
+        )
+    if stat.size != size:
+        raise IntegrityError(
+            f"{key} in {store.location} has {stat.size:,} bytes, its ref says {size:,}. Store the data again."
+        )
+
+
+def read_blob(store: Store, digest: str, format: str, size: int | None = None) -> bytes:
+    """Read a whole blob into memory and prove it: IntegrityError if it does not hash to its name."""
+    key = layout.blob_key(digest, format)
+    body = _read_whole(store, key, size)
+    if store.verify_reads and sha256_hex(body) != digest:
+        if not store.evict(key):
+            raise damaged(store, key)
+        body = _read_whole(store, key, size)
+        if sha256_hex(body) != digest:
+            raise damaged(store, key)
+    return body
+
+
+def stream_blob(store: Store, digest: str, format: str, size: int | None = None) -> Iterator[bytes]:
+    """Yield a blob's bytes in order, a few ranges ahead; the end raises IntegrityError if they were wrong.
+
+    Memory: ``max_workers`` ranges of PART_SIZE. What was yielded is proven only when the iterator ends.
+    """
+    key = layout.blob_key(digest, format)
+    stat = store.head(key)
+    if stat is None:
+        raise NotFoundError(f"{key} is not in {store.location}.", details={"key": key})
+    if size is not None and stat.size != size:
+        raise damaged(store, key)
+    hasher = hashlib.sha256()
+    for chunk in _ranges(store, key, stat.size):
+        if store.verify_reads:
+            hasher.update(chunk)
+        yield chunk
+    if store.verify_reads and hasher.hexdigest() != digest:
+        store.evict(key)
+        raise damaged(store, key)
+
+
+def damaged(store: Store, key: str) -> IntegrityError:
+    """The error for a blob whose bytes are not those of its name."""
+    return IntegrityError(
+        f"{key} in {store.location} is damaged: its bytes do not hash to its name. Store the same data again "
+        "to replace it, or restore it from a replica or an older object version.",
+        details={"key": key},
+    )
+
+
+def _equal(found: str, expected: str) -> Verdict:
+    return Verdict.PRESENT if found == expected else Verdict.DAMAGED
+
+
+def _is_intact(store: Store, stat: Stat, source: Source) -> bool:
+    verdict = judge(stat, source)
+    if verdict is Verdict.UNKNOWN and not stat.archived:
+        hasher = hashlib.sha256()
+        for chunk in _ranges(store, stat.key, stat.size):
+            hasher.update(chunk)
+        verdict = _equal(hasher.hexdigest(), source.digest)
+    return verdict is not Verdict.DAMAGED
+
+
+def _require_readable(store: Store, stat: Stat, accept_archived: bool) -> None:
+    if stat.archived and not accept_archived:
+        raise ArchivedError(
+            f"{stat.key} in {store.location} is there, but archived in {stat.storage_class}: it cannot be "
+            "read until it is restored (restore_data).",
+            details={"key": stat.key, "storage_class": stat.storage_class},
+        )
+
+
+def _send(store: Store, key: str, source: Source, *, replacing: str | None = None) -> bool:
+    if source.size > SINGLE_PUT_LIMIT:
+        with store.upload(key, source.size, replacing=replacing) as upload:
+            return _send_parts(store, upload, source)
+    if replacing is not None:
+        return store.replace(key, source.body(), replacing)
+    return store.create(key, source.body())
+
+
+def _send_parts(store: Store, upload: Upload, source: Source) -> bool:
+    """Send all parts, hashing each buffer for the name and for the composite checksum."""
+    whole = hashlib.sha256()
+
+    def numbered() -> Iterator[tuple[int, bytes]]:
+        for number, body in enumerate(source.parts(), start=1):
+            whole.update(body)
+            yield number, body
+
+    digests = list(map_ordered(partial(_send_part, upload), numbered(), store.max_workers))
+    if whole.hexdigest() != source.digest:
+        raise changed(f"The source of {source.digest}")
+    content = {"part_size": part_size_for(source.size), "composite": composite_checksum(digests)}
+    create_if_absent(store, layout.blob_parts_key(source.digest), content)
+    return upload.complete()
+
+
+def _send_part(upload: Upload, numbered: tuple[int, bytes]) -> bytes:
+    number, body = numbered
+    digest = hashlib.sha256(body).digest()
+    upload.part(number, body, digest)
+    return digest
+
+
+def _read_whole(store: Store, key: str, size: int | None) -> bytes:
+    if size is not None and size <= PART_SIZE:
+        return store.get(key)
+    stat = store.head(key)
+    if stat is None or stat.size <= PART_SIZE:
+        return store.get(key)
+    if size is not None and stat.size != size:
+        raise damaged(store, key)
+    return b"".join(_ranges(store, key, stat.size))
+
+
+def _ranges(store: Store, key: str, size: int) -> Iterator[bytes]:
+    if size <= PART_SIZE:
+        yield store.get(key)
+        return
+    starts = range(0, size, PART_SIZE)
+    yield from map_ordered(lambda start: store.get_range(key, start, PART_SIZE), starts, store.max_workers)
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(0.1 * 2**attempt * random.uniform(0.5, 1.0))

@@ -1,0 +1,168 @@
+"""Exact JSON: one byte string per value, one value per byte string.
+
+Two layers. ``dumps``/``loads`` turn plain JSON values into canonical bytes and back, strictly.
+``escape``/``unescape`` map the user's values onto plain JSON, so that NaN and the infinities survive:
+a non-finite float becomes ``{"$f": "nan"}``, and a user's key that begins with ``$`` gets a second one.
+
+What would not come back as it went in is refused by name: tuples, sets, numpy scalars, non-string keys,
+subclasses of the plain types, lone surrogates.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from mltrack_tasks.errors import IntegrityError, InvalidInputError
+
+MAX_DEPTH = 100
+"""Nesting allowed in a value. Python's own JSON decoder fails near 1,000 levels; real data stays below 20."""
+
+_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def dumps(value: Any) -> bytes:
+    """Encode plain JSON -> canonical UTF-8 bytes (sorted keys, no spaces, no NaN)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8")
+
+
+def loads(body: bytes | bytearray | memoryview, *, what: str) -> Any:
+    """Decode UTF-8 JSON bytes -> plain value; ``what`` names the source in errors.
+
+    Raises IntegrityError on anything that strict JSON does not allow: duplicate keys, NaN tokens, numbers
+    beyond a float's range, broken UTF-8, nesting that the decoder cannot follow.
+    """
+    try:
+        return json.loads(
+            bytes(body).decode("utf-8"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+        )
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(
+            f"{what} is not valid JSON: {error}. It was damaged or written by something else; "
+            "restore it from a copy."
+        ) from error
+
+
+def dumps_value(value: Any, *, what: str = "value") -> bytes:
+    """Encode a user's JSON value -> canonical bytes; ``loads_value`` gives back an equal value.
+
+    Raises InvalidInputError naming the path of what cannot be kept exactly.
+    """
+    return dumps(escape(value, what=what))
+
+
+def loads_value(body: bytes | bytearray | memoryview, *, what: str = "JSON value") -> Any:
+    """Decode what ``dumps_value`` wrote. Raises IntegrityError when the bytes are not of that form."""
+    return unescape(loads(body, what=what), what=what)
+
+
+def escape(value: Any, *, what: str = "value", depth: int = 0) -> Any:
+    """Map a user's value onto plain JSON, or raise InvalidInputError naming the offending path."""
+    if depth > MAX_DEPTH:
+        raise InvalidInputError(f"{what} is nested more than {MAX_DEPTH} levels deep; flatten it.")
+    kind = type(value)
+    if value is None or kind is bool:
+        return value
+    if kind is int:
+        return _printable_int(value, what)
+    if kind is float:
+        return value if math.isfinite(value) else {"$f": repr(value)}
+    if kind is str:
+        return _encodable(value, what)
+    if kind is list:
+        return [escape(v, what=f"{what}[{i}]", depth=depth + 1) for i, v in enumerate(value)]
+    if kind is dict:
+        return dict(_escape_items(value, what, depth))
+    raise InvalidInputError(
+        f"{what} is a {_type_name(kind)}, which JSON cannot keep exactly; {_advice(kind)}."
+    )
+
+
+def unescape(value: Any, *, what: str = "JSON value") -> Any:
+    """Map plain JSON back onto the user's value. Raises IntegrityError on an unknown ``$`` form."""
+    if isinstance(value, list):
+        return [unescape(v, what=what) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"$f"} and isinstance(value["$f"], str) and value["$f"] in _NON_FINITE:
+        return _NON_FINITE[value["$f"]]
+    return {_unescape_key(k, what): unescape(v, what=what) for k, v in value.items()}
+
+
+def _escape_items(value: dict[Any, Any], what: str, depth: int) -> Iterable[tuple[str, Any]]:
+    for key, item in value.items():
+        if type(key) is not str:
+            raise InvalidInputError(
+                f"{what} has the key {key!r} of type {_type_name(type(key))}: JSON keys are strings, and "
+                f"{key!r} would come back as {str(key)!r}. Use string keys."
+            )
+        _encodable(key, f"a key of {what}")
+        yield (
+            ("$" + key if key.startswith("$") else key),
+            escape(item, what=f"{what}[{key!r}]", depth=depth + 1),
+        )
+
+
+def _unescape_key(key: str, what: str) -> str:
+    if not key.startswith("$"):
+        return key
+    if key.startswith("$$"):
+        return key[1:]
+    raise IntegrityError(f"{what} has the reserved key {key!r}; it was not written by this library.")
+
+
+def _encodable(text: str, what: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"{what} has a lone surrogate ({error.reason}); UTF-8 cannot hold it."
+        ) from error
+    return text
+
+
+def _printable_int(number: int, what: str) -> int:
+    # Python refuses to print or parse integers above 4,300 digits; 14,000 bits stay below that.
+    if number.bit_length() > 14_000:
+        raise InvalidInputError(f"{what} is an integer of {number.bit_length()} bits; store it as a string.")
+    return number
+
+
+def _type_name(kind: type) -> str:
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _advice(kind: type) -> str:
+    if kind.__module__ == "numpy":
+        return "use .item() for a scalar, .tolist() for an array, or store the array itself"
+    if issubclass(kind, (tuple, set, frozenset)):
+        return "use a list"
+    if issubclass(kind, (str, int, float, dict, list)):
+        return "convert it to the plain Python type"
+    return "convert it to dict, list, str, int, float, bool or None"
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice")
+    return result
+
+
+def _refuse_constant(token: str) -> Any:
+    raise ValueError(f"the token {token} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:40]} is beyond a float's range")
+    return number

@@ -1,0 +1,40 @@
+"""What operations report while they work: plain values, handed to an ``observe`` callback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+logger = logging.getLogger("mltrack_tasks")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened: a dotted ``name``, what it is about, and details free of secrets."""
+
+    name: str
+    subject: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        rest = " ".join(f"{key}={value}" for key, value in self.details.items())
+        return f"{self.name} {self.subject} {rest}".rstrip()
+
+
+Observe = Callable[[Event], None]
+"""Called from the thread that called the operation, never from a worker thread."""
+
+
+def log_event(event: Event) -> None:
+    """Write the event to the library's log: the default observer."""
+    logger.info("%s", event)
+
+
+BLOB_CREATED = "mltrack.blob.created"
+BLOB_PRESENT = "mltrack.blob.present"
+BLOB_HEALED = "mltrack.blob.healed"
+DATA_STORED = "mltrack.data.stored"
+DATA_FORGOTTEN = "mltrack.data.forgotten"
+RUN_STORED = "mltrack.run.stored"

@@ -1,0 +1,91 @@
+"""Typed reading of untrusted JSON objects, and the one form of time that records hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from mltrack_tasks import canonical
+from mltrack_tasks.errors import IntegrityError, InvalidInputError
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
+
+
+def format_time(moment: datetime | None) -> str | None:
+    """Write a moment as UTC text ending in Z; None stays None. Naive times are refused."""
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise InvalidInputError(
+            f"{moment!r} is not a datetime with a timezone; use datetime.now(timezone.utc) or add tzinfo."
+        )
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+
+
+def parse_time(text: Any, what: str) -> datetime:
+    """Read what ``format_time`` wrote; IntegrityError otherwise."""
+    try:
+        if isinstance(text, str) and _TIME.fullmatch(text):
+            return datetime.fromisoformat(text)
+    except ValueError:
+        pass
+    raise IntegrityError(f"{what} is {text!r}, not a UTC time ending in Z.")
+
+
+class Fields:
+    """Typed access to the fields of an untrusted JSON object."""
+
+    def __init__(self, raw: Any, what: str) -> None:
+        if not isinstance(raw, dict):
+            raise IntegrityError(f"{what} should hold an object, not {type(raw).__name__}.")
+        self._raw, self._what = raw, what
+
+    def _take(self, key: str, valid: Callable[[Any], bool], expected: str) -> Any:
+        value = self._raw.get(key)
+        if not valid(value):
+            raise IntegrityError(f"{self._what}: {key} should be {expected}, not {value!r:.80}.")
+        return value
+
+    def text(self, key: str) -> str:
+        return str(self._take(key, lambda v: isinstance(v, str), "a string"))
+
+    def optional_text(self, key: str) -> str | None:
+        value = self._take(key, lambda v: v is None or isinstance(v, str), "a string or null")
+        return None if value is None else str(value)
+
+    def size(self, key: str) -> int:
+        return int(self._take(key, _is_size, "a whole number, not negative"))
+
+    def sizes(self, key: str) -> tuple[int, ...] | None:
+        return self._tuple(key, _is_size, "sizes")
+
+    def texts(self, key: str) -> tuple[str, ...] | None:
+        return self._tuple(key, lambda v: isinstance(v, str), "strings")
+
+    def _tuple(self, key: str, valid: Callable[[Any], bool], expected: str) -> tuple[Any, ...] | None:
+        check = lambda v: v is None or (isinstance(v, list) and all(map(valid, v)))  # noqa: E731
+        value = self._take(key, check, f"a list of {expected} or null")
+        return None if value is None else tuple(value)
+
+    def values(self, key: str) -> dict[str, Any]:
+        plain = canonical.unescape(self.objects(key), what=f"{self._what}: {key}")
+        if not isinstance(plain, dict):
+            raise IntegrityError(f"{self._what}: {key} should be an object, not {plain!r}.")
+        return plain
+
+    def objects(self, key: str) -> dict[str, Any]:
+        return dict(self._take(key, lambda v: isinstance(v, dict), "an object"))
+
+    def optional_time(self, key: str) -> datetime | None:
+        return None if self._raw.get(key) is None else parse_time(self._raw[key], f"{self._what}: {key}")
+
+    def choice(self, value: str, choices: tuple[str, ...], what: str) -> str:
+        if value not in choices:
+            raise IntegrityError(f"{self._what}: {value!r} is not a {what}.")
+        return value
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 0

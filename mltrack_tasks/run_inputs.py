@@ -1,0 +1,107 @@
+"""What ``store_run`` admits: everything is checked here before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mltrack_tasks import canonical, layout
+from mltrack_tasks.codecs import format_of
+from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.refs import DataRef
+
+INLINE_LIMIT = 8 * 1024
+"""[bytes] JSON values up to this size also stand in the manifest, where they can be searched."""
+STATUSES = ("running", "finished", "failed", "killed", "scheduled")
+"""MLflow's run statuses, in lower case."""
+
+
+def checked_id(run_id: str | None) -> str:
+    """Admit a run id."""
+    if run_id is None:
+        raise InvalidInputError("run_id is missing; outside a Prefect flow run there is none to take.")
+    layout.manifest_key(run_id)
+    return run_id
+
+
+def checked_modes(
+    modes: str | tuple[str, ...] | list[str], project: str | None, model: str | None
+) -> tuple[str, ...]:
+    """Admit storage modes; each needs the field that it lists by."""
+    chosen = (modes,) if isinstance(modes, str) else tuple(modes)
+    if not chosen:
+        raise InvalidInputError("storage_mode is empty; use 'flat' for no view.")
+    for mode in chosen:
+        layout.check_choice(mode, layout.STORAGE_MODES, "The storage mode")
+    for mode, field, value in (("by_project", "project", project), ("by_model", "model", model)):
+        if value is not None:
+            layout.view_key(mode, value, "x")
+        elif mode in chosen:
+            raise InvalidInputError(f"storage_mode {mode!r} needs {field}=...; give it, or choose 'flat'.")
+    return tuple(dict.fromkeys(chosen))
+
+
+def checked_things(values: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
+    """Admit names and types of what will be stored, before anything is."""
+    mapping = _mapping(values, what)
+    for name, thing in mapping.items():
+        layout.encode_segment(name, what=f"The name in {what}")
+        if not isinstance(thing, DataRef):
+            format_of(thing)
+    return mapping
+
+
+def checked_values(values: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
+    """Admit a mapping of JSON values."""
+    mapping = _mapping(values, what)
+    canonical.escape(mapping, what=what)
+    return mapping
+
+
+def checked_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Admit a mapping of numbers."""
+    mapping = _mapping(metrics, "metrics")
+    plain = {name: _number(value, name) for name, value in mapping.items()}
+    canonical.escape(plain, what="metrics")
+    return plain
+
+
+def _number(value: Any, name: str) -> float | int:
+    """Take a number out of a metric; numpy scalars become the plain number that they are."""
+    if type(value).__module__ == "numpy" and hasattr(value, "item"):
+        value = value.item()
+    if type(value) in (int, float):
+        return value  # type: ignore[no-any-return]
+    raise InvalidInputError(f"metrics[{name!r}] is {value!r}, not a number; put it into params or tags.")
+
+
+def _mapping(values: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise InvalidInputError(
+            f"{what} is {type(values).__name__}, not a mapping of names to values. "
+            "In .map(), wrap a constant mapping in unmapped(...)."
+        )
+    return dict(values)
+
+
+def check_contents(things: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check each JSON value in full, before anything is written."""
+    for group, values in things.items():
+        for name, thing in values.items():
+            if not isinstance(thing, DataRef) and format_of(thing) == "json":
+                canonical.escape(thing, what=f"{group}[{name!r}]")
+
+
+def inlined(things: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The small JSON values of ``data``, for the manifest itself."""
+    return {
+        name: thing
+        for name, thing in things["data"].items()
+        if not isinstance(thing, (DataRef, bytes)) and _is_small_json(thing)
+    }
+
+
+def _is_small_json(thing: Any) -> bool:
+    return format_of(thing) == "json" and len(canonical.dumps_value(thing)) <= INLINE_LIMIT

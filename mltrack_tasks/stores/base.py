@@ -1,0 +1,179 @@
+"""The store: a place where keys can be created once and read. Everything above sees only this."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What a store says of one object.
+
+    ``sha256`` is a digest that the store itself computed over the whole object, ``composite`` the checksum
+    of one that was written in parts; both are None unless asked for, or where the store keeps none.
+    """
+
+    key: str
+    size: int
+    etag: str | None
+    modified: datetime
+    storage_class: str | None = None
+    restored: bool = False
+    sha256: str | None = None
+    composite: str | None = None
+
+    @property
+    def archived(self) -> bool:
+        """Whether the object must be restored before it can be read."""
+        return self.storage_class in ("GLACIER", "DEEP_ARCHIVE") and not self.restored
+
+
+class Upload(ABC):
+    """A large object on its way in parts. Leaving the ``with`` block before ``complete`` aborts it."""
+
+    @abstractmethod
+    def part(self, number: int, body: bytes, digest: bytes) -> None:
+        """Send part ``number`` (from 1) with its raw SHA-256, from any thread; sent again, it is replaced."""
+
+    @abstractmethod
+    def complete(self) -> bool:
+        """Make the object visible, create-only: True if created, False if the key was taken."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Drop the parts. Does nothing after ``complete``."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+
+class Store(ABC):
+    """Bucket + prefix, directory or memory. Keys are relative to it; every verb is safe in any thread."""
+
+    location: str
+    """Where this is, for messages: ``s3://bucket/prefix`` or a path. Holds no secret."""
+    max_workers: int = 8
+    """How many requests an operation keeps in flight."""
+    verify_reads: bool = True
+    """Whether blobs are hashed when read."""
+
+    @abstractmethod
+    def create(self, key: str, body: bytes | memoryview) -> bool:
+        """Write ``key`` if nothing is there: True if written.
+
+        False says that something was there, or that a competing write was in flight: read it to know.
+        """
+
+    @abstractmethod
+    def replace(self, key: str, body: bytes | memoryview, etag: str) -> bool:
+        """Overwrite ``key`` if its ETag still is ``etag``: True if written. Only for healing."""
+
+    @abstractmethod
+    def upload(self, key: str, size: int, *, replacing: str | None = None) -> Upload:
+        """Begin to write ``size`` bytes in parts of ``digest.part_size_for(size)``.
+
+        With ``replacing`` the object of that ETag is overwritten, as in ``replace``.
+        """
+
+    @abstractmethod
+    def get(self, key: str) -> bytes:
+        """Read a whole object; NotFoundError if it is missing."""
+
+    @abstractmethod
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Read at most ``length`` bytes from ``start``; fewer only at the end of the object."""
+
+    @abstractmethod
+    def head(self, key: str, *, checksum: bool = False) -> Stat | None:
+        """Describe ``key``, or None. ``checksum`` asks for what the store knows of its bytes."""
+
+    @abstractmethod
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Stat]:
+        """Describe all keys under ``prefix`` (empty or ending in ``/``), in key order.
+
+        ``after`` leaves out keys up to and including it. Foreign objects may be among them.
+        """
+
+    @abstractmethod
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete keys; missing ones are fine."""
+
+    @abstractmethod
+    def outer(self) -> Iterator[Store]:
+        """Stores at each folder above this one: where another store may not be."""
+
+    def evict(self, key: str) -> bool:
+        """Forget a cached copy of ``key``: True if there was one and reading again may differ."""
+        return False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.location}>"
+
+
+class WrapperStore(Store):
+    """A store around a store: passes everything on. Subclasses change one thing."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.location = inner.location
+        self.max_workers = inner.max_workers
+        self.verify_reads = inner.verify_reads
+
+    def create(self, key: str, body: bytes | memoryview) -> bool:
+        return self.inner.create(key, body)
+
+    def replace(self, key: str, body: bytes | memoryview, etag: str) -> bool:
+        return self.inner.replace(key, body, etag)
+
+    def upload(self, key: str, size: int, *, replacing: str | None = None) -> Upload:
+        return self.inner.upload(key, size, replacing=replacing)
+
+    def get(self, key: str) -> bytes:
+        return self.inner.get(key)
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        return self.inner.get_range(key, start, length)
+
+    def head(self, key: str, *, checksum: bool = False) -> Stat | None:
+        return self.inner.head(key, checksum=checksum)
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Stat]:
+        return self.inner.list(prefix, after=after)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        self.inner.delete(keys)
+
+    def outer(self) -> Iterator[Store]:
+        return self.inner.outer()
+
+    def evict(self, key: str) -> bool:
+        return self.inner.evict(key)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.inner!r}>"
+
+
+class WrapperUpload(Upload):
+    """An upload around an upload."""
+
+    def __init__(self, inner: Upload) -> None:
+        self.inner = inner
+
+    def part(self, number: int, body: bytes, digest: bytes) -> None:
+        self.inner.part(number, body, digest)
+
+    def complete(self) -> bool:
+        return self.inner.complete()
+
+    def abort(self) -> None:
+        self.inner.abort()

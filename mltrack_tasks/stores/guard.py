@@ -1,0 +1,118 @@
+"""A store that knows whose prefix this is: ``format.json`` is read or created before anything is written."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+
+from mltrack_tasks import canonical, layout
+from mltrack_tasks.errors import AccessError, IntegrityError, InvalidInputError, NotFoundError, TransientError
+from mltrack_tasks.records import FORMAT, check_format
+from mltrack_tasks.stores.base import Store, Upload, WrapperStore
+
+_TRIES = 6
+
+
+class GuardedStore(WrapperStore):
+    """Checks the format before the first read, and makes sure of format and server before the first write.
+
+    Raises FormatError for a store of a newer format, InvalidInputError for a prefix inside another store,
+    AccessError for a server that ignores ``If-None-Match``: there, racing writers overwrite each other.
+    """
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self._lock = threading.Lock()
+        self._store_id: str | None = None
+        self._readable = self._writable = False
+
+    @property
+    def store_id(self) -> str | None:
+        """Identity of this store, or None while nothing was ever written to it."""
+        self._before_read()
+        return self._store_id
+
+    def create(self, key: str, body: bytes | memoryview) -> bool:
+        self._before_write()
+        return self.inner.create(key, body)
+
+    def replace(self, key: str, body: bytes | memoryview, etag: str) -> bool:
+        self._before_write()
+        return self.inner.replace(key, body, etag)
+
+    def upload(self, key: str, size: int, *, replacing: str | None = None) -> Upload:
+        self._before_write()
+        return self.inner.upload(key, size, replacing=replacing)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        self._before_write()
+        self.inner.delete(keys)
+
+    def get(self, key: str) -> bytes:
+        self._before_read()
+        return self.inner.get(key)
+
+    def _before_read(self) -> None:
+        with self._lock:
+            if not self._readable:
+                self._read_format()
+                self._readable = True
+
+    def _before_write(self) -> None:
+        with self._lock:
+            if not self._writable:
+                body = self._read_format() or self._create_format()
+                self._require_create_only(body)
+                self._readable = self._writable = True
+
+    def _read_format(self) -> bytes | None:
+        what = f"{self.location}/{layout.FORMAT_KEY}"
+        try:
+            body = self.inner.get(layout.FORMAT_KEY)
+        except NotFoundError:
+            return None
+        raw = canonical.loads(body, what=what)
+        if not isinstance(raw, dict) or type(raw.get("format")) is not int:
+            raise IntegrityError(f"{what} has no format number; something else wrote it.")
+        check_format(raw["format"], what)
+        self._store_id = str(raw.get("store_id"))
+        return body
+
+    def _create_format(self) -> bytes:
+        for outer in self.inner.outer():
+            _refuse_store(outer, self.location)
+        self._store_id = uuid.uuid4().hex
+        body = canonical.dumps({"format": FORMAT, "store_id": self._store_id})
+        for attempt in range(_TRIES):
+            if self.inner.create(layout.FORMAT_KEY, body):
+                return body
+            winner = self._read_format()  # the loser adopts the winner's
+            if winner is not None:
+                return winner
+            time.sleep(0.1 * 2**attempt)  # a competing write still in flight
+        raise TransientError(
+            f"{layout.FORMAT_KEY} of {self.location} can neither be created nor read. Try again."
+        )
+
+    def _require_create_only(self, body: bytes) -> None:
+        # format.json exists now, so a server that keeps the condition must refuse; one that does not has
+        # been given the bytes that it already holds.
+        if self.inner.create(layout.FORMAT_KEY, body):
+            raise AccessError(
+                f"The server of {self.location} ignores If-None-Match: racing writers would overwrite each "
+                "other's records. Use a server that honours it: AWS S3, MinIO, Ceph RGW."
+            )
+
+
+def _refuse_store(outer: Store, inside: str) -> None:
+    try:
+        found = outer.head(layout.FORMAT_KEY)
+    except AccessError:
+        return  # a policy that ends at our prefix hides what is above; nothing else could be asked
+    if found is not None:
+        raise InvalidInputError(
+            f"{inside} lies inside the store {outer.location}; a store cannot hold another. "
+            "Choose a prefix beside it."
+        )

@@ -1,0 +1,97 @@
+"""Values and files as blobs: encoded, described, written; without a name yet."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from mltrack_tasks import codecs, layout
+from mltrack_tasks.blobs import write_blob
+from mltrack_tasks.codecs import Description
+from mltrack_tasks.digest import SINGLE_PUT_LIMIT
+from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.events import Observe
+from mltrack_tasks.recordstore import create_if_absent
+from mltrack_tasks.refs import DataRef
+from mltrack_tasks.sources import BytesSource, FileSource, Source, open_source
+from mltrack_tasks.stores.base import Store
+
+
+def write_value(store: Store, data: Any, name: str, *, observe: Observe) -> DataRef:
+    """Write the blob of a value, unnamed -> its ref."""
+    with _encoded(data, name) as (source, description):
+        return _write(store, source, name, description, observe)
+
+
+def write_file(store: Store, path: str | Path, name: str, *, observe: Observe) -> DataRef:
+    """Write the blob of a file, unnamed -> its ref."""
+    file = checked_path(path)
+    with open_source(file) as (source, head, tail):
+        format = codecs.sniff(head, tail)
+        with file.open("rb") as again:
+            description = codecs.describe(format, again)
+        return _write(store, source, name, description, observe)
+
+
+def checked_path(path: str | Path) -> Path:
+    """Admit what names a file, or raise InvalidInputError."""
+    if not isinstance(path, (str, Path)) or not str(path):
+        raise InvalidInputError(f"{path!r} is not a path.")
+    return Path(path).expanduser()
+
+
+def _write(store: Store, source: Source, name: str, description: Description, observe: Observe) -> DataRef:
+    """Describe, then write the blob -> its ref."""
+    if description.format in layout.DESCRIBED_FORMATS:
+        create_if_absent(
+            store, layout.blob_metadata_key(source.digest), _description(description, source.size)
+        )
+    created = write_blob(store, source, description.format, observe=observe)
+    return DataRef(
+        hash=source.digest,
+        format=description.format,
+        size_bytes=source.size,
+        storage_path=layout.blob_key(source.digest, description.format),
+        name=name,
+        shape=description.shape,
+        columns=description.columns,
+        dtypes=description.dtypes,
+        created=created,
+    )
+
+
+def _description(description: Description, size: int) -> dict[str, Any]:
+    return {
+        "kind": description.kind,
+        "size_bytes": size,
+        "shape": None if description.shape is None else list(description.shape),
+        "columns": None if description.columns is None else list(description.columns),
+        "dtypes": None if description.dtypes is None else list(description.dtypes),
+        "codec": description.codec,
+        "writer": description.writer,
+    }
+
+
+@contextmanager
+def _encoded(data: Any, name: str) -> Iterator[tuple[Source, Description]]:
+    """Encode a value -> its bytes: in memory when small, else in a temporary file, row group by row group."""
+    if codecs.estimate_size(data) <= SINGLE_PUT_LIMIT:
+        sink = io.BytesIO()
+        description = codecs.encode(data, sink, what=name)
+        yield BytesSource(sink.getbuffer()), description
+        return
+    with tempfile.TemporaryFile() as file:
+        description = codecs.encode(data, cast(BinaryIO, file), what=name)
+        file.flush()
+        yield _source_of(cast(BinaryIO, file), name), description
+
+
+def _source_of(file: BinaryIO, name: str) -> Source:
+    if file.tell() > SINGLE_PUT_LIMIT:
+        return FileSource(file, name)
+    file.seek(0)
+    return BytesSource(file.read())
