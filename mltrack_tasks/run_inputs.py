@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mltrack_tasks import canonical, layout
@@ -24,9 +24,7 @@ def checked_id(run_id: str | None) -> str:
     return run_id
 
 
-def checked_modes(
-    modes: str | tuple[str, ...] | list[str], project: str | None, model: str | None
-) -> tuple[str, ...]:
+def checked_modes(modes: str | Sequence[str], project: str | None, model: str | None) -> tuple[str, ...]:
     """Admit storage modes; each needs the field that it lists by."""
     chosen = (modes,) if isinstance(modes, str) else tuple(modes)
     if not chosen:

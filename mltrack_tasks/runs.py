@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -39,7 +39,7 @@ def store_run(
     data: Mapping[str, Any] | None = None,
     *,
     run_type: str = "experiment",
-    storage_mode: str | tuple[str, ...] | list[str] = "by_project",
+    storage_mode: str | Sequence[str] = "by_project",
     project: str | None = None,
     model: str | None = None,
     inputs: Mapping[str, Any] | None = None,

@@ -1,8 +1,9 @@
 """Values <-> bytes: frames as Parquet, arrays as npy, JSON values as exact JSON, bytes as they are.
 
-The law: what ``encode`` accepts, ``decode`` gives back equal in value and type; anything else is refused with
-``InvalidInputError`` before it can be stored. So two different values never share bytes, and with one
-encoder version equal values have equal bytes. ``docs/adr/0003-encodings.md`` has the reasons and limits.
+The law: what ``encode`` accepts, ``decode`` gives back equal in value and type; anything else is
+refused with ``InvalidInputError`` before it can be stored. So two different values never share
+bytes, and with one encoder version equal values have equal bytes. ``docs/adr/0003-encodings.md``
+has the reasons and limits.
 
 Importing this package imports neither pandas nor pyarrow nor numpy; the first frame or array does.
 """
@@ -29,9 +30,10 @@ _BIN = Description(kind="file", format="bin", codec="bin")
 def encode(value: Any, sink: BinaryIO, *, what: str = "data") -> Description:
     """Write value -> bytes to ``sink`` and describe them; ``sink`` needs only ``write``.
 
-    Frames go out row group by row group and arrays chunk by chunk, so memory beyond the value stays bounded.
-    Raises InvalidInputError naming ``what``, column and dtype when the value would not come back exactly;
-    a row group may have been written by then, so the caller discards what the sink received.
+    Frames go out row group by row group and arrays chunk by chunk, so memory beyond the value stays
+    bounded. Raises InvalidInputError naming ``what``, column and dtype when the value would not
+    come back exactly; a row group may have been written by then, so the caller discards what the
+    sink received.
     """
     form = _format_of(value, what)
     if form == "parquet":
@@ -53,8 +55,8 @@ def decode(format: str, body: bytes | memoryview, *, what: str) -> Any:
     """Read the bytes of one blob -> value; ``what`` names the blob in errors.
 
     Parquet and npy that others wrote are read by pyarrow and numpy. Nothing is ever unpickled.
-    Raises IntegrityError on damaged or forged bytes, FormatError on a codec or type that this version
-    does not know, InvalidInputError on an unknown ``format``.
+    Raises IntegrityError on damaged or forged bytes, FormatError on a codec or type that this
+    version does not know, InvalidInputError on an unknown ``format``.
     """
     _known(format)
     with _reading(what, format):
@@ -112,7 +114,9 @@ def _format_of(value: Any, what: str) -> str:
 
 def _known(format: str) -> None:
     if format not in FORMATS:
-        raise InvalidInputError(f"The format {format!r} is unknown; use one of {', '.join(FORMATS)}.")
+        raise InvalidInputError(
+            f"The format {format!r} is unknown; use one of {', '.join(FORMATS)}."
+        )
 
 
 @contextmanager

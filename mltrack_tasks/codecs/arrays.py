@@ -1,6 +1,7 @@
 """ndarray <-> npy bytes: numpy's public file format, always C order, never pickled.
 
-The header is written by numpy's own function, so ``np.save`` of a C-ordered array gives the same bytes.
+The header is written by numpy's own function, so ``np.save`` of a C-ordered array gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -54,11 +55,16 @@ class Header:
 def encode_array(array: Any, sink: BinaryIO, what: str) -> Description:
     """Write array -> npy. Equal values give equal bytes whatever the memory order or strides.
 
-    Raises InvalidInputError for dtypes whose bytes would not be the value: objects, padding, longdouble.
+    Raises InvalidInputError for dtypes whose bytes would not be the value: objects, padding,
+    longdouble.
     """
     _check_dtype(array.dtype, what)
     header = BytesIO()
-    fields = {"descr": npy.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
+    fields = {
+        "descr": npy.dtype_to_descr(array.dtype),
+        "fortran_order": False,
+        "shape": array.shape,
+    }
     try:
         npy.write_array_header_1_0(header, fields)
     except ValueError as error:
@@ -72,11 +78,16 @@ def encode_array(array: Any, sink: BinaryIO, what: str) -> Description:
 
 
 def decode_array(body: bytes | memoryview, what: str) -> Any:
-    """Read npy bytes -> a new writable array. Raises IntegrityError when header and length disagree."""
+    """Read npy bytes -> a new writable array.
+
+    Raises IntegrityError when header and length disagree.
+    """
     header = parse_header(bytes(body[: _MAX_HEADER + 12]), what)
     _check_length(header, len(body), what)
     count = prod(header.shape)
-    flat = np.frombuffer(body, dtype=header.dtype, count=count, offset=header.offset if count else 0)
+    flat = np.frombuffer(
+        body, dtype=header.dtype, count=count, offset=header.offset if count else 0
+    )
     return flat.reshape(header.shape, order="F" if header.fortran else "C").copy(order="K")
 
 
@@ -96,7 +107,9 @@ def parse_header(head: bytes, what: str) -> Header:
         raise IntegrityError(f"{what} does not begin with an npy header.")
     major, minor = head[6], head[7]
     if major not in _PREAMBLE:
-        raise FormatError(f"{what} is npy version {major}.{minor}, which is not known: upgrade mltrack_tasks.")
+        raise FormatError(
+            f"{what} is npy version {major}.{minor}, which is not known: upgrade mltrack_tasks."
+        )
     length_format, encoding = _PREAMBLE[major]
     offset = 8 + struct.calcsize(length_format)
     end = offset + struct.unpack_from(length_format, head, 8)[0]
@@ -111,8 +124,18 @@ def _meaning(text: str, what: str) -> tuple[Any, bool, tuple[int, ...]]:
         fields = ast.literal_eval(text.strip())
         descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
         dtype = npy.descr_to_dtype(descr)
-    except (ValueError, TypeError, KeyError, IndexError, SyntaxError, RecursionError, MemoryError) as error:
-        raise IntegrityError(f"{what}: the npy header {text[:200]!r} cannot be read: {error}.") from error
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        SyntaxError,
+        RecursionError,
+        MemoryError,
+    ) as error:
+        raise IntegrityError(
+            f"{what}: the npy header {text[:200]!r} cannot be read: {error}."
+        ) from error
     sizes_ok = isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 2**63 for n in shape)
     if len(fields) != 3 or type(fortran) is not bool or not sizes_ok:
         raise IntegrityError(f"{what}: the npy header {text[:200]!r} is malformed.")
@@ -143,7 +166,9 @@ def _write_values(array: Any, sink: BinaryIO) -> None:
         return
     flags = ["external_loop", "buffered", "zerosize_ok"]
     items = max(1, CHUNK_BYTES // array.dtype.itemsize)
-    for chunk in np.nditer(array, flags=flags, op_flags=[["readonly"]], buffersize=items, order="C"):
+    for chunk in np.nditer(
+        array, flags=flags, op_flags=[["readonly"]], buffersize=items, order="C"
+    ):
         sink.write(chunk.tobytes("C"))
 
 
@@ -152,7 +177,9 @@ def _check_dtype(dtype: Any, what: str) -> None:
     if reason is None and repr(npy.descr_to_dtype(npy.dtype_to_descr(dtype))) != repr(dtype):
         reason = "an npy header cannot express it (alignment or metadata would be lost)"
     if reason:
-        raise InvalidInputError(f"{what} is an array of dtype {dtype}, which cannot be stored exactly: {reason}.")
+        raise InvalidInputError(
+            f"{what} is an array of dtype {dtype}, which cannot be stored exactly: {reason}."
+        )
 
 
 def _reason_against(dtype: Any) -> str | None:
@@ -183,4 +210,8 @@ def _reason_against_fields(dtype: Any) -> str | None:
         if reason:
             return f"field {name!r}: {reason}"
         position += field.itemsize
-    return None if position == dtype.itemsize else "padding after the last field has no value; repack the fields"
+    return (
+        None
+        if position == dtype.itemsize
+        else "padding after the last field has no value; repack the fields"
+    )

@@ -31,7 +31,10 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Family:
-    """Cells of exactly one Python type. ``choose`` sees all present cells, ``convert`` a part with None."""
+    """Cells of exactly one Python type.
+
+    ``choose`` sees all present cells, ``convert`` a part with None.
+    """
 
     name: str
     cell: type
@@ -50,7 +53,11 @@ def same(left: Any, right: Any) -> bool:
     if kind is dict:
         return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
     if kind is np.ndarray:
-        return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
+        return (
+            left.dtype == right.dtype
+            and left.shape == right.shape
+            and left.tobytes() == right.tobytes()
+        )
     if kind is float:
         return bool(left != left and right != right) or (left == right and str(left) == str(right))
     if kind is Decimal:
@@ -124,21 +131,26 @@ def _choose_nested(cells: Callable[[], Iterator[Any]], where: str) -> Chosen:
 
 def _nested_to_arrow(values: list[Any], type: Any, form: str | None) -> Any:
     if form == "json":
-        values = [None if v is None else canonical.dumps_value(v, what="a cell").decode() for v in values]
+        values = [
+            None if v is None else canonical.dumps_value(v, what="a cell").decode() for v in values
+        ]
     return pa.array(values, type, from_pandas=False)
 
 
 def _nested_to_python(array: Any, form: str | None) -> Iterable[Any]:
     if form == "json":
-        return [None if t is None else canonical.loads_value(t.encode(), what="a cell") for t in array.to_pylist()]
+        return [
+            None if t is None else canonical.loads_value(t.encode(), what="a cell")
+            for t in array.to_pylist()
+        ]
     return _to_python(array, form)
 
 
 def infer(values: Iterable[Any], depth: int) -> Any:
     """Find the one arrow type of nested Python values, or None when a level mixes types.
 
-    Dicts become structs with sorted fields and need the same keys everywhere, because a struct cannot tell
-    an absent key from None.
+    Dicts become structs with sorted fields and need the same keys everywhere, because a struct
+    cannot tell an absent key from None.
     """
     present = [value for value in values if value is not None]
     kinds = set(map(type, present))
@@ -160,7 +172,11 @@ def infer(values: Iterable[Any], depth: int) -> Any:
 
 def _infer_struct(dicts: list[dict[Any, Any]], depth: int) -> Any:
     keys = dicts[0].keys()
-    if not keys or any(type(key) is not str for key in keys) or any(d.keys() != keys for d in dicts):
+    if (
+        not keys
+        or any(type(key) is not str for key in keys)
+        or any(d.keys() != keys for d in dicts)
+    ):
         return None
     fields = [(key, infer((d[key] for d in dicts), depth + 1)) for key in sorted(keys)]
     return None if any(exact is None for _, exact in fields) else pa.struct(fields)
@@ -169,10 +185,15 @@ def _infer_struct(dicts: list[dict[Any, Any]], depth: int) -> Any:
 def _choose_array(cells: Callable[[], Iterator[Any]], where: str) -> Chosen:
     forms = {(cell.dtype, cell.ndim) for cell in cells()}
     if len(forms) > 1 or any(ndim != 1 for _, ndim in forms):
-        raise refuse(where, "its arrays differ in dtype or are not one-dimensional; store them as one ndarray")
+        raise refuse(
+            where,
+            "its arrays differ in dtype or are not one-dimensional; store them as one ndarray",
+        )
     dtype = next(iter(forms))[0]
     if dtype.kind not in "biuf" or dtype.itemsize > 8 or not dtype.isnative:
-        raise refuse(where, f"its arrays have the dtype {dtype}; use native numbers of at most 64 bits")
+        raise refuse(
+            where, f"its arrays have the dtype {dtype}; use native numbers of at most 64 bits"
+        )
     return Chosen(pa.list_(pa.from_numpy_dtype(dtype)), str(dtype))
 
 
@@ -209,7 +230,10 @@ _SCALARS: dict[type, Any] = {
     datetime: pa.timestamp("us"),
     timedelta: pa.duration("us"),
 }
-_LEAVES = {kind: _SCALARS[kind] for kind in (str, bool, float, bytes, date)}
+EQUAL_IS_SAME = frozenset({str, bytes, bool, int, date})
+"""Types whose equal cells are indistinguishable (not floats: -0.0, NaN; not Decimals: 1.0, 1.00)."""
+
+_LEAVES: dict[type, Any] = {kind: _SCALARS[kind] for kind in (str, bool, float, bytes, date)}
 
 FAMILIES: dict[str, Family] = {
     "null": Family("null", type(None), _always(pa.null()), _to_arrow, _to_python),
@@ -218,4 +242,7 @@ FAMILIES: dict[str, Family] = {
     "list": Family("list", list, _choose_nested, _nested_to_arrow, _nested_to_python),
     "dict": Family("dict", dict, _choose_nested, _nested_to_arrow, _nested_to_python),
     "ndarray": Family("ndarray", np.ndarray, _choose_array, _array_to_arrow, _array_to_python),
-} | {kind.__name__: Family(kind.__name__, kind, _always(exact), _to_arrow, _to_python) for kind, exact in _SCALARS.items()}
+} | {
+    kind.__name__: Family(kind.__name__, kind, _always(exact), _to_arrow, _to_python)
+    for kind, exact in _SCALARS.items()
+}

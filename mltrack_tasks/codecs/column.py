@@ -32,10 +32,8 @@ class ColumnPlan:
         """Convert rows -> one arrow array without chunks or offset. Raises InvalidInputError."""
         try:
             array = self.convert(start, stop)
-        except (pa.ArrowException, UnicodeError, OverflowError, ValueError, TypeError) as error:
-            if isinstance(error, InvalidInputError):
-                raise
-            raise refuse(self.where, f"Parquet cannot keep a value exactly ({error})") from error
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+            raise refuse(self.where, str(error).rstrip(".")) from error
         return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 

@@ -40,8 +40,8 @@ _FALLBACK = (
 def format_of(value: Any) -> str:
     """Name the format that ``value`` is stored in: parquet, npy, json or bin.
 
-    Decides by exact type, because a subclass would come back as its base. Raises InvalidInputError with a
-    way out for everything else.
+    Decides by exact type, because a subclass would come back as its base. Raises InvalidInputError
+    with a way out for everything else.
     """
     kind = type(value)
     if kind in _JSON_TYPES:
@@ -58,7 +58,11 @@ def format_of(value: Any) -> str:
 def refused(value: Any, what: str) -> InvalidInputError:
     """Build the error for a type that has no format."""
     kind = type(value)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    name = (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
     return InvalidInputError(f"{what} is a {name}, which cannot be stored exactly: {_hint(kind)}.")
 
 

@@ -1,7 +1,7 @@
 """Object columns: Python cells of one type, with at most one kind of missing value.
 
-The whole column is scanned once for the types of its cells; that chooses one family. Then rows are converted
-and compared with what decoding gives, so nothing that a conversion loses can pass.
+The whole column is scanned once for the types of its cells; that chooses one family. Then rows are
+converted and compared with what decoding gives, so nothing that a conversion loses can pass.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mltrack_tasks.codecs.cells import FAMILIES, Family, same
+from mltrack_tasks.codecs.cells import EQUAL_IS_SAME, FAMILIES, Chosen, Family, same
 from mltrack_tasks.codecs.column import ColumnPlan, expect, refuse
 from mltrack_tasks.codecs.parquet import ROW_GROUP_ROWS, pack_array, unpack_array
 from mltrack_tasks.codecs.spec import Spec, get
@@ -27,7 +27,8 @@ _SHOWN = 3
 def plan_object(array: Any, where: str) -> ColumnPlan:
     """Object column -> the arrow type of its cells; missing cells -> null, their kind in the spec.
 
-    Raises InvalidInputError on cells of several types, several kinds of missing values, or other types.
+    Raises InvalidInputError on cells of several types, several kinds of missing values, or other
+    types.
     """
     cells = np.asarray(array)
     kinds, has_nan = _kinds(cells)
@@ -38,8 +39,7 @@ def plan_object(array: Any, where: str) -> ColumnPlan:
     if chosen.form is not None:
         spec["form"] = chosen.form
     spec["type"] = pack_array(pa.array([], chosen.type))
-    convert = _converter(cells, family, chosen.form, chosen.type, where)
-    return ColumnPlan(spec, chosen.type, convert, where)
+    return ColumnPlan(spec, chosen.type, _converter(cells, family, chosen), where)
 
 
 def restore_object(spec: Spec, column: Any) -> Any:
@@ -53,25 +53,29 @@ def restore_object(spec: Spec, column: Any) -> Any:
     position = 0
     for chunk in column.chunks:
         part = out[position : position + len(chunk)]
-        part[:] = np.fromiter(family.restore(chunk, spec.get("form")), dtype=object, count=len(chunk))
+        part[:] = np.fromiter(
+            family.restore(chunk, spec.get("form")), dtype=object, count=len(chunk)
+        )
         if chunk.null_count:
             part[chunk.is_null().to_numpy(zero_copy_only=False)] = _MARKERS[name]
         position += len(chunk)
     return out
 
 
-def _converter(
-    cells: Any, family: Family, form: str | None, type: Any, where: str
-) -> Callable[[int, int], Any]:
+def _converter(cells: Any, family: Family, chosen: Chosen) -> Callable[[int, int], Any]:
+    form = chosen.form
+
     def convert(start: int, stop: int) -> Any:
         part = cells[start:stop].tolist()
         mask = [_is_missing(cell) for cell in part]
         values = [None if gone else cell for cell, gone in zip(part, mask, strict=True)]
-        array = family.convert(values, type, form)
+        array = family.convert(values, chosen.type, form)
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
         back = list(family.restore(array, form))
-        if array.null_count != sum(mask) or not same(values, back):
-            raise refuse(where, _first_difference(values, back, start))
+        # Types are known to be equal by the scan; where == is also strict about values, C compares.
+        kept = values == back if family.cell in EQUAL_IS_SAME else same(values, back)
+        if array.null_count != sum(mask) or not kept:
+            raise ValueError(_first_difference(values, back, start))
         return array
 
     return convert
@@ -94,15 +98,23 @@ def _kinds(cells: Any) -> tuple[set[type], bool]:
 
 
 def _missing(kinds: set[type], has_nan: bool, where: str) -> str | None:
-    names = sorted({_MARKER_TYPES[kind] for kind in kinds if kind in _MARKER_TYPES} | ({"nan"} if has_nan else set()))
+    names = sorted(
+        {_MARKER_TYPES[kind] for kind in kinds if kind in _MARKER_TYPES}
+        | ({"nan"} if has_nan else set())
+    )
     if len(names) > 1:
-        raise refuse(where, f"it mixes the missing values {' and '.join(names)}; replace them by one of them")
+        raise refuse(
+            where, f"it mixes the missing values {' and '.join(names)}; replace them by one of them"
+        )
     return names[0] if names else None
 
 
 def _family(kinds: set[type], where: str) -> Family:
     found = sorted(kinds - set(_MARKER_TYPES), key=lambda kind: kind.__name__)
-    names = [kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}" for kind in found]
+    names = [
+        kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+        for kind in found
+    ]
     if len(found) > 1:
         shown = ", ".join(names[:_SHOWN])
         raise refuse(where, f"it mixes cells of the types {shown}; convert them to one type")

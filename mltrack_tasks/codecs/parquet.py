@@ -12,7 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROW_GROUP_ROWS = 131_072
-"""Rows of a row group. Constant, so that equal frames have equal bytes; 1 MiB per float64 column."""
+"""Rows of a row group.
+
+Constant, so that equal frames have equal bytes; 1 MiB per float64 column.
+"""
 
 WRITER = f"pyarrow {pa.cpp_version}"
 _CREATED_BY = "parquet-cpp-arrow version "
@@ -21,8 +24,8 @@ _CREATED_BY = "parquet-cpp-arrow version "
 class _Sink:
     """What pyarrow needs of a file, around anything that has ``write``.
 
-    A ParquetWriter writes a footer whenever it is closed, even after a failure. ``abandon`` keeps that
-    footer away from the sink: a cut file must not look like a complete one.
+    A ParquetWriter writes a footer whenever it is closed, even after a failure. ``abandon`` keeps
+    that footer away from the sink: a cut file must not look like a complete one.
     """
 
     closed = False
@@ -73,7 +76,9 @@ def parquet_writer(
 def open_parquet(source: bytes | memoryview | BinaryIO) -> Any:
     """Open Parquet bytes or a seekable file; every page's checksum is verified when it is read."""
     if isinstance(source, (bytes, memoryview)):
-        return pq.ParquetFile(pa.BufferReader(pa.py_buffer(source)), page_checksum_verification=True)
+        return pq.ParquetFile(
+            pa.BufferReader(pa.py_buffer(source)), page_checksum_verification=True
+        )
     return pq.ParquetFile(pa.PythonFile(source, mode="r"), page_checksum_verification=True)
 
 
@@ -97,7 +102,10 @@ def pack_array(array: Any) -> Any:
 
 
 def unpack_array(packed: Any) -> Any:
-    """Unpack what ``pack_array`` gave -> chunked array. Raises ValueError or pyarrow's errors on other input."""
+    """Unpack what ``pack_array`` gave -> chunked array.
+
+    Raises ValueError or pyarrow's errors on other input.
+    """
     if isinstance(packed, list):
         return pa.chunked_array([pa.array(packed, pa.large_string())])
     if not isinstance(packed, str):

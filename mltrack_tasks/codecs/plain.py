@@ -14,7 +14,7 @@ from mltrack_tasks.codecs.column import ColumnPlan, expect, fill, no_nulls, refu
 from mltrack_tasks.codecs.parquet import pack_array, unpack_array
 from mltrack_tasks.codecs.spec import Spec, get
 
-_MASKED = {
+_MASKED: dict[str, Any] = {
     str(dtype): dtype
     for dtype in (
         *(pd.Int8Dtype(), pd.Int16Dtype(), pd.Int32Dtype(), pd.Int64Dtype()),
@@ -89,7 +89,7 @@ def restore_string(spec: Spec, column: Any) -> Any:
     storage, na = get(spec, "storage", str), get(spec, "na", str)
     if storage not in ("python", "pyarrow") or na not in ("NA", "nan"):
         raise ValueError(f"string storage {storage!r} with {na!r} is not known")
-    dtype = pd.StringDtype(storage, na_value=pd.NA if na == "NA" else np.nan)
+    dtype: Any = pd.StringDtype(storage, na_value=pd.NA if na == "NA" else np.nan)
     return dtype.__from_arrow__(expect(column, pa.large_string()))
 
 
@@ -152,7 +152,10 @@ def _stored(exact: Any, where: str) -> Any:
     if is_.is_struct(exact) and exact.num_fields:
         return pa.struct([f.with_type(_stored(f.type, where)) for f in exact.fields])
     if is_.is_map(exact):
-        return pa.map_(exact.key_field.with_type(_stored(exact.key_type, where)), _item(exact.item_field, where))
+        return pa.map_(
+            exact.key_field.with_type(_stored(exact.key_type, where)),
+            _item(exact.item_field, where),
+        )
     if is_.is_large_list(exact):
         return pa.large_list(_item(exact.value_field, where))
     if is_.is_fixed_size_list(exact):
@@ -170,12 +173,27 @@ def _item(field: Any, where: str) -> Any:
 
 def _is_leaf(exact: Any) -> bool:
     is_ = pa.types
-    tests = (is_.is_boolean, is_.is_integer, is_.is_floating, is_.is_decimal, is_.is_null, is_.is_date32)
-    texts = (is_.is_string, is_.is_large_string, is_.is_binary, is_.is_large_binary, is_.is_fixed_size_binary)
+    tests = (
+        is_.is_boolean,
+        is_.is_integer,
+        is_.is_floating,
+        is_.is_decimal,
+        is_.is_null,
+        is_.is_date32,
+    )
+    texts = (
+        is_.is_string,
+        is_.is_large_string,
+        is_.is_binary,
+        is_.is_large_binary,
+        is_.is_fixed_size_binary,
+    )
     return any(test(exact) for test in (*tests, *texts, is_.is_time64, is_.is_duration))
 
 
 def _number_hint(dtype: Any) -> str:
     if dtype.kind == "c":
         return "Parquet has no complex numbers; store .real and .imag as two columns, or the values as an ndarray"
-    return f"numpy's {dtype} has no counterpart in Parquet; use astype with a dtype of at most 64 bits"
+    return (
+        f"numpy's {dtype} has no counterpart in Parquet; use astype with a dtype of at most 64 bits"
+    )

@@ -1,6 +1,7 @@
 """JSON parts of a frame's description: typed access to fields, and labels and names as JSON.
 
-Readers raise plain ValueError with the reason; ``codecs.decode`` adds the blob and makes it IntegrityError.
+Readers raise plain ValueError with the reason; ``codecs.decode`` adds the blob and makes it
+IntegrityError.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ Spec = dict[str, Any]
 
 
 def get(spec: Any, key: str, *kinds: type) -> Any:
-    """Take a field of exactly one of the types ``kinds``. Raises ValueError when it is not there."""
+    """Take a field of exactly one of the types ``kinds``.
+
+    Raises ValueError when it is not there.
+    """
     if type(spec) is not dict or type(spec.get(key)) not in kinds:
         raise ValueError(f"the field {key!r} of the description is missing or has the wrong type")
     return spec[key]
@@ -28,7 +32,10 @@ def is_label(label: Any) -> bool:
 
 
 def pack_label(label: Any, where: str) -> Any:
-    """Pack a label or an axis name -> JSON. Raises InvalidInputError for other types than ``is_label`` lists."""
+    """Pack a label or an axis name -> JSON.
+
+    Raises InvalidInputError for other types than ``is_label`` lists.
+    """
     if type(label) is tuple:
         return {"tuple": [pack_label(part, where) for part in label]}
     if not is_label(label):

@@ -27,7 +27,9 @@ def plan_datetime(array: Any, where: str) -> ColumnPlan:
         spec["zone"] = pack_zone(zone, where)
     exact = pa.timestamp(unit, tz=arrow_zone(zone) if zone is not None else None)
     stored = _stored_timestamp(exact)
-    return ColumnPlan(spec, stored, lambda a, b: _ints(array[a:b].asi8).view(exact).cast(stored), where)
+    return ColumnPlan(
+        spec, stored, lambda a, b: _ints(array[a:b].asi8).view(exact).cast(stored), where
+    )
 
 
 def restore_datetime(spec: Spec, column: Any) -> Any:
@@ -36,9 +38,8 @@ def restore_datetime(spec: Spec, column: Any) -> Any:
     zone = unpack_zone(spec["zone"]) if "zone" in spec else None
     exact = pa.timestamp(unit, tz=arrow_zone(zone) if zone is not None else None)
     expect(column, _stored_timestamp(exact))
-    values = _from_ints(column.cast(exact), f"M8[{unit}]")
-    index = pd.DatetimeIndex(values)
-    return (index if zone is None else index.tz_localize("UTC").tz_convert(zone)).array
+    array = _from_ints(column.cast(exact), f"M8[{unit}]")
+    return array if zone is None else array.tz_localize("UTC").tz_convert(zone)
 
 
 def plan_timedelta(array: Any, where: str) -> ColumnPlan:
@@ -51,7 +52,7 @@ def plan_timedelta(array: Any, where: str) -> ColumnPlan:
 def restore_timedelta(spec: Spec, column: Any) -> Any:
     """duration -> TimedeltaArray."""
     unit = _unit(spec)
-    return pd.TimedeltaIndex(_from_ints(expect(column, pa.duration(unit)), f"m8[{unit}]")).array
+    return _from_ints(expect(column, pa.duration(unit)), f"m8[{unit}]")
 
 
 def plan_period(array: Any, where: str) -> ColumnPlan:
@@ -68,7 +69,7 @@ def restore_period(spec: Spec, column: Any) -> Any:
     if not isinstance(dtype, pd.PeriodDtype):
         raise ValueError(f"{dtype} is not a period dtype")
     ordinals = fill(expect(column, pa.int64()), np.int64, NAT)
-    return pd.PeriodIndex.from_ordinals(ordinals, freq=dtype.freq).array
+    return pd.arrays.PeriodArray(ordinals, dtype=dtype)
 
 
 def _stored_timestamp(exact: Any) -> Any:
@@ -88,4 +89,4 @@ def _ints(values: Any) -> Any:
 
 def _from_ints(column: Any, dtype: str) -> Any:
     ints = pa.chunked_array([chunk.view(pa.int64()) for chunk in column.chunks], pa.int64())
-    return fill(ints, np.int64, NAT).view(dtype)
+    return pd.array(fill(ints, np.int64, NAT).view(dtype), dtype=dtype, copy=False)

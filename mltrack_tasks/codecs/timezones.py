@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from datetime import timedelta, timezone
+from datetime import UTC, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -16,8 +16,11 @@ _MINUTE = timedelta(minutes=1)
 
 
 def pack_zone(zone: Any, where: str) -> Spec:
-    """Pack a tzinfo -> JSON: utc, zoneinfo, fixed or pytz. Raises InvalidInputError for other kinds."""
-    if zone is timezone.utc:
+    """Pack a tzinfo -> JSON: utc, zoneinfo, fixed or pytz.
+
+    Raises InvalidInputError for other kinds.
+    """
+    if zone is UTC:
         return {"kind": "utc"}
     if type(zone) is ZoneInfo and zone.key:
         return {"kind": "zoneinfo", "key": zone.key}
@@ -33,7 +36,7 @@ def unpack_zone(spec: Any) -> Any:
     """Unpack a zone. Raises FormatError when this machine does not know it."""
     kind = get(spec, "kind", str)
     if kind == "utc":
-        return timezone.utc
+        return UTC
     if kind == "zoneinfo":
         return _zoneinfo(get(spec, "key", str))
     if kind == "fixed":
@@ -88,4 +91,6 @@ def _pytz() -> Any:
     try:
         return importlib.import_module("pytz")
     except ImportError as error:
-        raise FormatError("The frame has time zones of the package pytz: install pytz to read it.") from error
+        raise FormatError(
+            "The frame has time zones of the package pytz: install pytz to read it."
+        ) from error

@@ -1,0 +1,189 @@
+"""Prefect blocks. A block only holds configuration and opens a store."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from prefect.blocks.core import Block
+from prefect_aws import AwsCredentials, MinIOCredentials
+from pydantic import ConfigDict, Field, HttpUrl, field_validator, model_validator
+
+from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.stores import DEFAULT_CACHE_BYTES, Store, open_directory, open_s3
+from mltrack_tasks.stores.s3_settings import Keys, S3Settings
+
+
+class MLTrackStore(Block):
+    """
+    Where data, runs and models are kept: a prefix of an S3 bucket, or a directory with the same layout.
+
+    Example:
+        Load a stored block and give it to a task:
+        ```python
+        from mltrack_tasks import MLTrackStore, store_data
+
+        store = MLTrackStore.load("BLOCK_NAME")
+        ref = store_data({"accuracy": 0.89}, name="metrics", store=store)
+        ```
+    """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    _block_type_name = "MLTrack Store"
+    _block_type_slug = "mltrack-store"
+    _description = "Where data, runs and models are kept: a prefix of an S3 bucket, or a directory."
+    _documentation_url = HttpUrl("https://docs.prefect.io/integrations/prefect-aws")
+    _logo_url = HttpUrl(
+        "https://cdn.sanity.io/images/3ugk85nk/production/"
+        "d74b16fe84ce626345adf235a47008fea2869a60-225x225.png"
+    )
+
+    bucket: str | None = Field(
+        default=None, description="Name of the S3 bucket; leave empty for a directory."
+    )
+    prefix: str = Field(default="mltrack", description="Folder in the bucket that holds the store.")
+    path: str | None = Field(
+        default=None, description="Directory that holds the store, instead of a bucket; made absolute."
+    )
+    credentials: AwsCredentials | MinIOCredentials | None = Field(
+        default=None,
+        description="Credentials block; empty for the AWS default chain (environment, profile, SSO, role).",
+    )
+    region_name: str | None = Field(default=None, description="Region of the bucket.")
+    endpoint_url: str | None = Field(
+        default=None, description="Address of an S3-compatible server; empty for AWS."
+    )
+    storage_class: str | None = Field(
+        default=None, description="Storage class of new blobs, such as INTELLIGENT_TIERING or GLACIER_IR."
+    )
+    server_side_encryption: str | None = Field(
+        default=None, description="Encryption of new objects: AES256, aws:kms or aws:kms:dsse."
+    )
+    kms_key_id: str | None = Field(default=None, description="KMS key, with aws:kms encryption.")
+    s3_extra_args: dict[str, Any] = Field(
+        default_factory=dict,
+        description=(
+            "Further settings of new objects under their boto3 names: ServerSideEncryption, SSEKMSKeyId, "
+            "BucketKeyEnabled, StorageClass, RequestPayer."
+        ),
+    )
+    expected_bucket_owner: str | None = Field(
+        default=None, description="Account that must own the bucket; writing to another's is refused."
+    )
+    max_workers: int = Field(default=8, ge=1, le=64, description="Requests that a task keeps in flight.")
+    cache_dir: str | None = Field(
+        default=None, description="Directory on the worker for a read cache of blobs; empty for none."
+    )
+    cache_max_bytes: int = Field(
+        default=DEFAULT_CACHE_BYTES, ge=1, description="Size limit of the read cache in bytes."
+    )
+    verify_reads: bool = Field(default=True, description="Check the digest of every blob that is read.")
+
+    @field_validator("path", "cache_dir")
+    @classmethod
+    def _make_absolute(cls, value: str | None) -> str | None:
+        return None if value is None else str(Path(value).expanduser().absolute())
+
+    @model_validator(mode="after")
+    def _check(self) -> MLTrackStore:
+        if (self.bucket is None) == (self.path is None):
+            raise InvalidInputError("Give either bucket (with prefix) or path, and not both.")
+        if self.bucket is not None:
+            self._settings()
+        return self
+
+    @property
+    def location(self) -> str:
+        """``s3://bucket/prefix`` or the directory's path."""
+        return self.path if self.path is not None else self._settings().location
+
+    def open(self) -> Store:
+        """Open the store for the plain functions; within a process, equal blocks share one.
+
+        Sends nothing yet. Raises AccessError if no credentials can be found.
+        """
+        if self.path is not None:
+            return open_directory(
+                self.path,
+                max_workers=self.max_workers,
+                verify_reads=self.verify_reads,
+                cache_dir=self.cache_dir,
+                cache_max_bytes=self.cache_max_bytes,
+            )
+        surroundings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+        return _open_shared(self._settings(), self.cache_dir, self.cache_max_bytes, surroundings)
+
+    def __repr__(self) -> str:
+        return f"MLTrackStore({self.location!r})"
+
+    __str__ = __repr__
+
+    def _settings(self) -> S3Settings:
+        assert self.bucket is not None
+        parameters = getattr(self.credentials, "aws_client_parameters", None)
+        settings = S3Settings(
+            bucket=self.bucket,
+            prefix=self.prefix,
+            keys=_keys(self.credentials),
+            region=self.region_name or getattr(self.credentials, "region_name", None),
+            endpoint_url=self.endpoint_url or getattr(parameters, "endpoint_url", None),
+            verify=_verification(parameters),
+            storage_class=self.storage_class,
+            encryption=self.server_side_encryption,
+            kms_key_id=self.kms_key_id,
+            expected_owner=self.expected_bucket_owner,
+            max_workers=self.max_workers,
+            verify_reads=self.verify_reads,
+        ).with_extra_args(self.s3_extra_args)
+        if isinstance(self.credentials, MinIOCredentials) and settings.endpoint_url is None:
+            raise InvalidInputError("MinIO credentials need endpoint_url, such as http://localhost:9000.")
+        return settings
+
+
+def _keys(credentials: AwsCredentials | MinIOCredentials | None) -> Keys:
+    if credentials is None:
+        return Keys()
+    if isinstance(credentials, MinIOCredentials):
+        return Keys(credentials.minio_root_user, credentials.minio_root_password.get_secret_value())
+    secret = credentials.aws_secret_access_key
+    options = credentials.assume_role_kwargs.get_params_override() if credentials.assume_role_arn else {}
+    return Keys(
+        access_key=credentials.aws_access_key_id,
+        secret_key=secret.get_secret_value() if secret else None,
+        session_token=credentials.aws_session_token,
+        profile=credentials.profile_name,
+        assume_role_arn=credentials.assume_role_arn,
+        assume_role_options=tuple(sorted((key, _hashable(value)) for key, value in options.items())),
+    )
+
+
+def _hashable(value: Any) -> Any:
+    """Settings are keys of a cache; lists in role options (policies, tags) become tuples."""
+    if isinstance(value, dict):
+        return tuple(sorted((key, _hashable(item)) for key, item in value.items()))
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+
+
+def _verification(parameters: Any) -> bool | str:
+    """Which certificates to trust: the bundle of the credentials block, all, or the system's."""
+    if parameters is None:
+        return True
+    bundle = parameters.verify_cert_path or parameters.verify
+    return bundle if isinstance(bundle, bool) else str(bundle) if bundle else True
+
+
+@lru_cache(maxsize=16)
+def _open_shared(
+    settings: S3Settings,
+    cache_dir: str | None,
+    cache_max_bytes: int,
+    surroundings: tuple[tuple[str, str], ...],
+) -> Store:
+    """Share one store, and so its connections, between the tasks of a process.
+
+    ``surroundings`` are the AWS_* variables, which the default chain reads: other ones, another store.
+    """
+    return open_s3(settings, cache_dir=cache_dir, cache_max_bytes=cache_max_bytes)

@@ -1,0 +1,114 @@
+"""Which store a task uses: a block, a block's name, an address, a directory, or what the surroundings say."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from mltrack_tasks.blocks import MLTrackStore
+from mltrack_tasks.errors import InvalidInputError, NotFoundError
+from mltrack_tasks.stores import Store
+
+CONFIG_FILE = "mltrack.toml"
+_FILE_FIELDS = (
+    *("bucket", "prefix", "path", "region_name", "endpoint_url", "storage_class"),
+    *("server_side_encryption", "kms_key_id", "expected_bucket_owner", "max_workers"),
+    *("cache_dir", "cache_max_bytes", "verify_reads"),
+)
+"""What the ``[store]`` table may hold: everything but credentials, which do not belong into a file."""
+
+
+def open_store(store: MLTrackStore | str | None) -> Store:
+    """Open what a task was given as ``store``."""
+    return find_store(store).open()
+
+
+def find_store(store: MLTrackStore | str | None) -> MLTrackStore:
+    """Turn what a task was given as ``store`` into a block.
+
+    A name without slashes is a block's; ``s3://bucket/prefix`` an address; anything with a slash, or that
+    begins with ``.`` or ``~``, a directory. None takes the first of MLTRACK_STORE, MLTRACK_S3_BUCKET (with
+    MLTRACK_S3_PREFIX) and ``mltrack.toml`` in the working directory or above.
+    """
+    if isinstance(store, MLTrackStore):
+        return store
+    if isinstance(store, str) and store:
+        return _from_text(store)
+    if store is None:
+        return _from_surroundings()
+    hint = " In .map(), wrap a block in unmapped(...)." if isinstance(store, (tuple, list)) else ""
+    raise InvalidInputError(
+        f"store is {type(store).__name__}, not a block, name, address or directory.{hint}"
+    )
+
+
+def _from_text(text: str) -> MLTrackStore:
+    if text.startswith("s3://"):
+        bucket, _, prefix = text.removeprefix("s3://").partition("/")
+        return _build(f"store={text!r}", {"bucket": bucket, **({"prefix": prefix} if prefix else {})})
+    if "://" in text:
+        raise InvalidInputError(f"store={text!r}: only s3:// addresses are known; a directory is its path.")
+    if "/" in text or os.sep in text or text[0] in ".~":
+        return _build(f"store={text!r}", {"path": text})
+    return _load_block(text)
+
+
+def _load_block(name: str) -> MLTrackStore:
+    try:
+        return cast(MLTrackStore, MLTrackStore.load(name, _sync=True))  # type: ignore[call-arg]
+    except ValueError as error:
+        raise NotFoundError(
+            f"There is no MLTrack Store block named {name!r} ({error}). Save one with "
+            f"MLTrackStore(...).save({name!r}); for a directory, write ./{name}."
+        ) from error
+
+
+def _from_surroundings() -> MLTrackStore:
+    if text := os.environ.get("MLTRACK_STORE"):
+        return _from_text(text)
+    if bucket := os.environ.get("MLTRACK_S3_BUCKET"):
+        prefix = os.environ.get("MLTRACK_S3_PREFIX")
+        return _build("MLTRACK_S3_BUCKET", {"bucket": bucket, **({"prefix": prefix} if prefix else {})})
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / CONFIG_FILE).is_file():
+            return _from_file(folder / CONFIG_FILE)
+    raise InvalidInputError(
+        "No store was given. Pass store=... to the task, or set one of: MLTRACK_STORE (a block's name, "
+        f"s3://bucket/prefix or a directory); MLTRACK_S3_BUCKET (with MLTRACK_S3_PREFIX); a {CONFIG_FILE} in "
+        "the working directory or above."
+    )
+
+
+def _from_file(path: Path) -> MLTrackStore:
+    """Read ``store = "..."`` or a ``[store]`` table; relative paths in it are relative to the file."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8")).get("store")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{path} is not valid TOML: {error}.") from error
+    if isinstance(raw, str) and raw:
+        return _from_text(str(path.parent / raw) if raw.startswith(".") else raw)
+    if not isinstance(raw, dict):
+        raise InvalidInputError(f'{path} has no store: write store = "..." or a [store] table.')
+    unknown = sorted(set(raw) - set(_FILE_FIELDS))
+    if unknown:
+        raise InvalidInputError(
+            f"{path}: [store] has {', '.join(unknown)}; it may hold {', '.join(_FILE_FIELDS)}. Credentials "
+            "belong into a Prefect block or the AWS chain."
+        )
+    for field in ("path", "cache_dir"):
+        if isinstance(raw.get(field), str):
+            raw[field] = str(path.parent / Path(raw[field]).expanduser())
+    return _build(str(path), raw)
+
+
+def _build(source: str, fields: dict[str, Any]) -> MLTrackStore:
+    try:
+        return MLTrackStore(**fields)
+    except ValidationError as error:
+        said = "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
+        raise InvalidInputError(f"{source}: {said}") from error

@@ -1,0 +1,110 @@
+"""What every task of this library shares: its Prefect settings, its reports, and where it runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.events import emit_event
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+from prefect.tasks import exponential_backoff
+
+from mltrack_tasks import events, provenance
+from mltrack_tasks.errors import TransientError
+from mltrack_tasks.events import Event
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RETRIES = 2
+"""Further tries of a task, on TransientError only; each request was tried three times before."""
+
+_LEVELS = {
+    events.BLOB_CREATED: logging.DEBUG,
+    events.BLOB_PRESENT: logging.DEBUG,
+    events.BLOB_HEALED: logging.WARNING,
+}
+_EMITTED = (events.BLOB_HEALED, events.DATA_STORED, events.DATA_FORGOTTEN, events.RUN_STORED)
+
+
+def mltrack_task(function: Callable[P, R]) -> Task[P, R]:
+    """Make a Prefect task.
+
+    Its inputs are not hashed and its result is not persisted: they may be large, and the store already is
+    content-addressed.
+    """
+    return task(
+        name=f"mltrack-{function.__name__.replace('_', '-')}",
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=RETRIES,
+        retry_delay_seconds=exponential_backoff(backoff_factor=2),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=_is_transient,
+    )(function)
+
+
+def run_logger() -> Any:
+    """The run's logger, or the library's where there is no run (``task.fn(...)``)."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return events.logger
+
+
+def report(event: Event) -> None:
+    """Log an event, and emit the ones that automations may wait for."""
+    run_logger().log(_LEVELS.get(event.name, logging.INFO), "%s", event)
+    if event.name in _EMITTED and in_run():
+        emit_event(
+            event=event.name,
+            resource={
+                "prefect.resource.id": f"mltrack.{event.subject}",
+                "prefect.resource.name": event.subject,
+            },
+            payload=dict(event.details),
+        )
+
+
+def in_run() -> bool:
+    """Whether this is inside a flow run or task run."""
+    return TaskRunContext.get() is not None or FlowRunContext.get() is not None
+
+
+def flow_run_id() -> str | None:
+    """Id of the flow run that this is part of, if any."""
+    return _facts().get("flow_run_id")
+
+
+@contextmanager
+def recorded() -> Iterator[None]:
+    """Let records written in this block say which flow and task run they came from."""
+    with provenance.within(**_facts()):
+        yield
+
+
+def _facts() -> dict[str, str]:
+    facts: dict[str, str] = {}
+    flow, run = FlowRunContext.get(), TaskRunContext.get()
+    if flow is not None and flow.flow_run is not None:
+        facts["flow_run_id"], facts["flow_run"] = str(flow.flow_run.id), flow.flow_run.name
+        if flow.flow is not None:
+            facts["flow"] = flow.flow.name
+        if flow.flow_run.deployment_id is not None:
+            facts["deployment_id"] = str(flow.flow_run.deployment_id)
+    if run is not None:
+        facts["task_run_id"], facts["task_run"] = str(run.task_run.id), run.task_run.name
+        if run.task_run.flow_run_id is not None:
+            facts.setdefault("flow_run_id", str(run.task_run.flow_run_id))
+    return facts
+
+
+def _is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.result(raise_on_failure=False), TransientError)
