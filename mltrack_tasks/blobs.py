@@ -11,7 +11,7 @@ from enum import Enum
 from functools import partial
 
 from mltrack_tasks import events, layout
-from mltrack_tasks.digest import PART_SIZE, SINGLE_PUT_LIMIT, composite_checksum, part_size_for, sha256_hex
+from mltrack_tasks.digest import SINGLE_PUT_LIMIT, MiB, composite_checksum, part_size_for, sha256_hex
 from mltrack_tasks.errors import ArchivedError, IntegrityError, NotFoundError, TransientError
 from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.parallel import map_ordered
@@ -21,6 +21,8 @@ from mltrack_tasks.stores.base import Stat, Store, Upload
 
 ASK_FIRST_ABOVE = 256 * 1024
 """[bytes] Larger blobs are asked for before they are sent: a HEAD costs less than their body."""
+READ_SIZE = 8 * MiB
+"""[bytes] of one range of a large blob."""
 WRITE_TRIES = 6
 """Rounds of PUT and HEAD while competing writers and deleters cross. Five pauses take 3 s at most."""
 
@@ -112,10 +114,13 @@ def read_blob(store: Store, digest: str, format: str, size: int | None = None) -
     return body
 
 
-def stream_blob(store: Store, digest: str, format: str, size: int | None = None) -> Iterator[bytes]:
+def stream_blob(
+    store: Store, digest: str, format: str, size: int | None = None
+) -> Iterator[bytes | memoryview]:
     """Yield a blob's bytes in order, a few ranges ahead; the end raises IntegrityError if they were wrong.
 
-    Memory: ``max_workers`` ranges of PART_SIZE. What was yielded is proven only when the iterator ends.
+    Memory: ``max_workers`` ranges of READ_SIZE, and as much again while they arrive.
+    What was yielded is proven only when the iterator ends.
     """
     key = layout.blob_key(digest, format)
     stat = store.head(key)
@@ -199,22 +204,22 @@ def _send_part(upload: Upload, numbered: tuple[int, bytes]) -> bytes:
 
 
 def _read_whole(store: Store, key: str, size: int | None) -> bytes:
-    if size is not None and size <= PART_SIZE:
+    if size is not None and size <= READ_SIZE:
         return store.get(key)
     stat = store.head(key)
-    if stat is None or stat.size <= PART_SIZE:
+    if stat is None or stat.size <= READ_SIZE:
         return store.get(key)
     if size is not None and stat.size != size:
         raise damaged(store, key)
     return b"".join(_ranges(store, key, stat.size))
 
 
-def _ranges(store: Store, key: str, size: int) -> Iterator[bytes]:
-    if size <= PART_SIZE:
+def _ranges(store: Store, key: str, size: int) -> Iterator[bytes | memoryview]:
+    if size <= READ_SIZE:
         yield store.get(key)
         return
-    starts = range(0, size, PART_SIZE)
-    yield from map_ordered(lambda start: store.get_range(key, start, PART_SIZE), starts, store.max_workers)
+    starts = range(0, size, READ_SIZE)
+    yield from map_ordered(lambda start: store.get_range(key, start, READ_SIZE), starts, store.max_workers)
 
 
 def _pause(attempt: int) -> None:

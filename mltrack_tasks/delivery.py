@@ -11,7 +11,7 @@ from mltrack_tasks.errors import ConflictError, InvalidInputError
 from mltrack_tasks.stores.files import fsync_folder, hash_file, make_folders, os_errors
 
 
-def deliver(chunks: Iterable[bytes], digest: str, path: Path) -> Path:
+def deliver(chunks: Iterable[bytes | memoryview], digest: str, path: Path) -> Path:
     """Write ``chunks``, whose end proves them, to a new file ``path`` -> its absolute path.
 
     A file of this digest that is there is left alone and nothing is fetched; one with other bytes is a
@@ -27,7 +27,7 @@ def deliver(chunks: Iterable[bytes], digest: str, path: Path) -> Path:
         return _write(chunks, digest, target)
 
 
-def _write(chunks: Iterable[bytes], digest: str, target: Path) -> Path:
+def _write(chunks: Iterable[bytes | memoryview], digest: str, target: Path) -> Path:
     temporary = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with temporary.open("xb") as file:

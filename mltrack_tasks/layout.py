@@ -65,7 +65,7 @@ def decode_segment(segment: str) -> str:
     try:
         name = unquote_to_bytes(segment).decode("utf-8")
         valid = encode_segment(name) == segment
-    except (UnicodeDecodeError, InvalidInputError):
+    except (UnicodeError, InvalidInputError):
         valid = False
     if not valid:
         raise IntegrityError(f"{segment!r} is not a name that this library wrote.")
@@ -103,8 +103,13 @@ def check_prefix(prefix: str) -> str:
 
 
 def check_key(key: str, prefix: str = "") -> str:
-    """Admit a key relative to the store, or raise InvalidInputError: the last guard before the wire."""
+    """Admit a key relative to the store, or raise InvalidInputError: the last guard before the wire.
+
+    Control characters and lone surrogates are refused too: not every store can spell them.
+    """
     check_path(key)
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in key):
+        raise InvalidInputError(f"The key {key[:60]!r} holds a control character or lone surrogate.")
     size = len(key.encode()) + (len(prefix.encode()) + 1 if prefix else 0)
     if size > MAX_KEY:
         raise InvalidInputError(
@@ -166,7 +171,10 @@ def parse_name_key(key: str) -> tuple[str, str] | None:
     if len(parts) != 3 or f"{parts[0]}/" != NAMES or not parts[2].endswith(".json"):
         return None
     digest = parts[2].removesuffix(".json")
-    return (decode_segment(parts[1]), digest) if is_digest(digest) else None
+    try:
+        return (decode_segment(parts[1]), digest) if is_digest(digest) else None
+    except IntegrityError:
+        return None
 
 
 def revision_segment(run_id: str, revision: int) -> str:

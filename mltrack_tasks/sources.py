@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -105,8 +106,8 @@ class FileSource(Source):
 
 
 @contextmanager
-def open_source(path: Path) -> Iterator[tuple[Source, bytes, bytes]]:
-    """Open a file as a source -> (source, first bytes, last bytes), the latter for its format.
+def open_source(path: Path) -> Iterator[tuple[Source, BinaryIO]]:
+    """Open a file as a source -> (source, the same bytes to look into).
 
     Up to SINGLE_PUT_LIMIT [bytes] it is read once into memory. Raises InvalidInputError if it is missing or
     not a plain file, SourceChangedError if it changes while it is read.
@@ -116,11 +117,10 @@ def open_source(path: Path) -> Iterator[tuple[Source, bytes, bytes]]:
             raise InvalidInputError(f"{path} is not a plain file.")
         file = cast(BinaryIO, raw)
         if os.fstat(raw.fileno()).st_size > SINGLE_PUT_LIMIT:
-            source: Source = FileSource(file, str(path))
-            yield source, os.pread(raw.fileno(), 16, 0), os.pread(raw.fileno(), 16, source.size - 16)
+            yield FileSource(file, str(path)), file
         else:
             body = _read_whole(file, str(path))
-            yield BytesSource(body), body[:16], body[-16:]
+            yield BytesSource(body), io.BytesIO(body)
 
 
 def changed(name: str) -> SourceChangedError:

@@ -13,12 +13,15 @@ from mltrack_tasks import codecs, layout
 from mltrack_tasks.blobs import write_blob
 from mltrack_tasks.codecs import Description
 from mltrack_tasks.digest import SINGLE_PUT_LIMIT
-from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError
 from mltrack_tasks.events import Observe
 from mltrack_tasks.recordstore import create_if_absent
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.sources import BytesSource, FileSource, Source, open_source
 from mltrack_tasks.stores.base import Store
+
+_MAGIC = 16
+"""[bytes] of a file's beginning and end that tell its format."""
 
 
 def write_value(store: Store, data: Any, name: str, *, observe: Observe) -> DataRef:
@@ -30,11 +33,21 @@ def write_value(store: Store, data: Any, name: str, *, observe: Observe) -> Data
 def write_file(store: Store, path: str | Path, name: str, *, observe: Observe) -> DataRef:
     """Write the blob of a file, unnamed -> its ref."""
     file = checked_path(path)
-    with open_source(file) as (source, head, tail):
-        format = codecs.sniff(head, tail)
-        with file.open("rb") as again:
-            description = codecs.describe(format, again)
-        return _write(store, source, name, description, observe)
+    with open_source(file) as (source, reader):
+        return _write(store, source, name, _describe_file(reader), observe)
+
+
+def _describe_file(reader: BinaryIO) -> Description:
+    """Say what a file is by its magic bytes; one that only looks like Parquet or npy is kept all the same."""
+    reader.seek(0)
+    head = reader.read(_MAGIC)
+    reader.seek(-len(head), io.SEEK_END)
+    format = codecs.sniff(head, reader.read())
+    reader.seek(0)
+    try:
+        return codecs.describe(format, reader)
+    except (IntegrityError, FormatError):
+        return Description(kind="file", format=format, codec="unreadable")
 
 
 def checked_path(path: str | Path) -> Path:

@@ -9,6 +9,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
+from mltrack_tasks.errors import MLTrackError
+
 
 @dataclass(frozen=True, slots=True)
 class Stat:
@@ -54,7 +56,12 @@ class Upload(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.abort()
+        try:
+            self.abort()
+        except MLTrackError as failed:
+            if error is None:
+                raise
+            error.add_note(f"The parts sent so far could not be dropped either: {failed}")
 
 
 class Store(ABC):
@@ -90,8 +97,8 @@ class Store(ABC):
         """Read a whole object; NotFoundError if it is missing."""
 
     @abstractmethod
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Read at most ``length`` bytes from ``start``; fewer only at the end of the object."""
+    def get_range(self, key: str, start: int, length: int) -> bytes | memoryview:
+        """Read at most ``length`` bytes from ``start``; fewer only at the object's end."""
 
     @abstractmethod
     def head(self, key: str, *, checksum: bool = False) -> Stat | None:
@@ -141,7 +148,7 @@ class WrapperStore(Store):
     def get(self, key: str) -> bytes:
         return self.inner.get(key)
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
+    def get_range(self, key: str, start: int, length: int) -> bytes | memoryview:
         return self.inner.get_range(key, start, length)
 
     def head(self, key: str, *, checksum: bool = False) -> Stat | None:

@@ -39,9 +39,9 @@ class CachedStore(WrapperStore):
         self._lock = threading.Lock()
 
     def get(self, key: str) -> bytes:
-        return self._through(key, "all", lambda: self.inner.get(key))
+        return bytes(self._through(key, "all", lambda: self.inner.get(key)))
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
+    def get_range(self, key: str, start: int, length: int) -> bytes | memoryview:
         return self._through(key, f"{start}-{length}", lambda: self.inner.get_range(key, start, length))
 
     def evict(self, key: str) -> bool:
@@ -52,7 +52,7 @@ class CachedStore(WrapperStore):
             found = True
         return self.inner.evict(key) or found
 
-    def _through(self, key: str, piece: str, read: Callable[[], bytes]) -> bytes:
+    def _through(self, key: str, piece: str, read: Callable[[], bytes | memoryview]) -> bytes | memoryview:
         folder = self._folder_of(key)
         if folder is None:
             return read()
@@ -73,7 +73,7 @@ class CachedStore(WrapperStore):
         if folder is not None and folder.is_dir():
             yield from folder.iterdir()
 
-    def _keep(self, path: Path, body: bytes) -> None:
+    def _keep(self, path: Path, body: bytes | memoryview) -> None:
         with os_errors(f"The cache {self.folder}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{secrets.token_hex(8)}")

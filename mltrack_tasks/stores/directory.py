@@ -51,7 +51,7 @@ class DirectoryStore(Store):
         with self._errors(key):
             return self._path(key).read_bytes()
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
+    def get_range(self, key: str, start: int, length: int) -> bytes | memoryview:
         with self._errors(key), self._path(key).open("rb", buffering=0) as file:
             return os.pread(file.fileno(), length, start)
 

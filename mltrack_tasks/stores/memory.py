@@ -31,7 +31,7 @@ class MemoryStore(Store):
         return True
 
     def replace(self, key: str, body: bytes | memoryview, etag: str) -> bool:
-        version: obstore.UpdateVersion = {"e_tag": etag, "version": None}
+        version: obstore.UpdateVersion = {"e_tag": etag.strip('"')}
         try:
             obstore.put(self.objects, layout.check_key(key), bytes(body), mode=version)
         except (PreconditionError, FileNotFoundError):
@@ -40,23 +40,24 @@ class MemoryStore(Store):
 
     def upload(self, key: str, size: int, *, replacing: str | None = None) -> Upload:
         part_size_for(size)
+        layout.check_key(key)
         return _MemoryUpload(self, key, replacing)
 
     def get(self, key: str) -> bytes:
         try:
-            return bytes(obstore.get(self.objects, key).bytes())
+            return bytes(obstore.get(self.objects, layout.check_key(key)).bytes())
         except FileNotFoundError:
             raise self._missing(key) from None
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
+    def get_range(self, key: str, start: int, length: int) -> bytes | memoryview:
         return self.get(key)[start : start + length]
 
     def head(self, key: str, *, checksum: bool = False) -> Stat | None:
         try:
-            meta = obstore.head(self.objects, key)
-        except FileNotFoundError:
+            meta = obstore.head(self.objects, layout.check_key(key))
+            return _stat(meta, sha256_hex(self.get(key)) if checksum else None)
+        except (FileNotFoundError, NotFoundError):
             return None
-        return _stat(meta, sha256_hex(self.get(key)) if checksum else None)
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Stat]:
         for chunk in obstore.list(self.objects, prefix or None):
@@ -65,7 +66,7 @@ class MemoryStore(Store):
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
             try:
-                obstore.delete(self.objects, key)
+                obstore.delete(self.objects, layout.check_key(key))
             except FileNotFoundError:
                 continue
 

@@ -33,7 +33,7 @@ class SteppedStore(WrapperStore):
     def get(self, key: str) -> bytes:
         return self.step("get", key, 0, lambda: self.inner.get(key))
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
+    def get_range(self, key: str, start: int, length: int) -> bytes | memoryview:
         return self.step("get_range", key, 0, lambda: self.inner.get_range(key, start, length))
 
     def head(self, key: str, *, checksum: bool = False) -> Stat | None:

@@ -43,7 +43,7 @@ class RetryingStore(WrapperStore):
     def get(self, key: str) -> bytes:
         return self._retry(lambda: self.inner.get(key))
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
+    def get_range(self, key: str, start: int, length: int) -> bytes | memoryview:
         return self._retry(lambda: self.inner.get_range(key, start, length))
 
     def head(self, key: str, *, checksum: bool = False) -> Stat | None:

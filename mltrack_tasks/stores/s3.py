@@ -71,7 +71,7 @@ class S3Store(Store):
 
     def replace(self, key: str, body: bytes | memoryview, etag: str) -> bool:
         try:
-            self._put(key, body, {"e_tag": etag, "version": None})
+            self._put(key, body, {"e_tag": etag})
         except (PreconditionError, ObjectNotFoundError):
             return False
         return True
@@ -84,10 +84,11 @@ class S3Store(Store):
         with self._errors("get", key):
             return bytes(obstore.get(self._plain, self._full(key)).bytes())
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
+    def get_range(self, key: str, start: int, length: int) -> bytes | memoryview:
         with self._errors("get", key):
             try:
-                return bytes(obstore.get_range(self._plain, self._full(key), start=start, length=length))
+                found = obstore.get_range(self._plain, self._full(key), start=start, length=length)
+                return memoryview(found)  # not copied: ranges are large and several are in flight
             except BaseError as error:
                 if failure_of_obstore(error).code in ("InvalidRange", "416"):
                     return b""

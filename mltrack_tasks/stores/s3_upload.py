@@ -11,7 +11,10 @@ from mltrack_tasks.stores.base import Upload
 from mltrack_tasks.stores.s3_errors import botocore_errors, failure_of_botocore
 from mltrack_tasks.stores.s3_settings import S3Settings
 
-_REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "ConcurrentModification", "412", "409")
+_UNDECIDED = (
+    *("PreconditionFailed", "ConditionalRequestConflict", "ConcurrentModification", "412", "409"),
+    "NoSuchUpload",  # what is left of an upload whose completion lost its answer
+)
 
 
 class S3Upload(Upload):
@@ -63,7 +66,7 @@ class S3Upload(Upload):
                     ChecksumSHA256=composite_checksum(self._digests[number] for number in numbers),
                 )
             except self._client.exceptions.ClientError as error:
-                if failure_of_botocore(error).code in _REFUSED:
+                if failure_of_botocore(error).code in _UNDECIDED:
                     return False
                 raise
         self._open = False
