@@ -1,4 +1,4 @@
-"""The server to measure on: the one that the environment names, else MinIO, else moto in its own process."""
+"""The server to measure on: the one that the environment names, else MinIO, else Ceph."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mltrack_tasks.stores.s3_settings import Keys, S3Settings
-from tests.servers import S3Server, create_bucket, minio
+from tests.servers import S3Server, ceph, create_bucket, minio
 from tests.servers.process import ServerStartError
 
 
@@ -43,11 +43,15 @@ def target() -> Iterator[Target]:
 
 @contextmanager
 def _local(folder: Path) -> Iterator[S3Server]:
-    try:
-        minio.program()
-    except ServerStartError as error:
-        raise SystemExit(
-            f"make bench needs a real server: {error}; or set MLTRACK_TEST_S3_BUCKET."
-        ) from error
-    with minio.serve(folder) as server:
-        yield server
+    """Start the first server that is installed, of those with a storage engine of their own."""
+    reasons = []
+    for kind in (minio, ceph):
+        with ExitStack() as stack:
+            try:
+                server = stack.enter_context(kind.serve(folder))
+            except ServerStartError as error:
+                reasons.append(str(error))
+                continue
+            yield server
+            return
+    raise SystemExit(f"make bench needs a real server, or MLTRACK_TEST_S3_BUCKET: {'; '.join(reasons)}")

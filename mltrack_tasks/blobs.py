@@ -66,16 +66,15 @@ def write_blob(
     ArchivedError unless accepted. Raises TransientError if writers and deleters keep crossing.
     """
     key = layout.blob_key(source.digest, format)
-    ask_first = source.size > ASK_FIRST_ABOVE
     for attempt in range(WRITE_TRIES):
-        if not ask_first and _send(store, key, source):
+        sending = attempt > 0 or source.size <= ASK_FIRST_ABOVE
+        if sending and _send(store, key, source):
             observe(Event(events.BLOB_CREATED, key, {"bytes": source.size}))
             return True
-        ask_first = False
         stat = store.head(key, checksum=True)
         if stat is None:
-            # Gone again, or a competing write still in flight (S3 answers 409 then).
-            _pause(attempt)
+            if sending:  # refused, and yet gone: deleted, or a competing write still in flight (409)
+                _pause(attempt)
         elif _is_intact(store, stat, source):
             _require_readable(store, stat, accept_archived)
             observe(Event(events.BLOB_PRESENT, key, {"bytes": source.size}))
@@ -154,6 +153,7 @@ def _equal(found: str, expected: str) -> Verdict:
 def _is_intact(store: Store, stat: Stat, source: Source) -> bool:
     verdict = judge(stat, source)
     if verdict is Verdict.UNKNOWN and not stat.archived:
+        store.evict(stat.key)  # what the store holds is in question, not what a cache does
         hasher = hashlib.sha256()
         for chunk in _ranges(store, stat.key, stat.size):
             hasher.update(chunk)
@@ -223,4 +223,6 @@ def _ranges(store: Store, key: str, size: int) -> Iterator[bytes | memoryview]:
 
 
 def _pause(attempt: int) -> None:
-    time.sleep(0.1 * 2**attempt * random.uniform(0.5, 1.0))
+    """Wait for others to finish; not after the last round, when nothing more is tried."""
+    if attempt + 1 < WRITE_TRIES:
+        time.sleep(0.1 * 2**attempt * random.uniform(0.5, 1.0))

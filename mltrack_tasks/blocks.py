@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials, MinIOCredentials
@@ -14,6 +17,12 @@ from pydantic import ConfigDict, Field, HttpUrl, field_validator, model_validato
 from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.stores import DEFAULT_CACHE_BYTES, Store, open_directory, open_s3
 from mltrack_tasks.stores.s3_settings import Keys, S3Settings
+
+_BUCKET_FIELDS = (
+    *("credentials", "region_name", "endpoint_url", "storage_class", "server_side_encryption"),
+    *("kms_key_id", "s3_extra_args", "expected_bucket_owner"),
+)
+"""Fields that mean nothing to a directory."""
 
 
 class MLTrackStore(Block):
@@ -82,23 +91,53 @@ class MLTrackStore(Block):
     )
     verify_reads: bool = Field(default=True, description="Check the digest of every blob that is read.")
 
+    @field_validator(
+        *("bucket", "path", "region_name", "endpoint_url", "storage_class", "server_side_encryption"),
+        *("kms_key_id", "expected_bucket_owner", "cache_dir"),
+        mode="before",
+    )
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        """A form field that was emptied arrives as an empty text."""
+        return None if value == "" else value
+
+    @field_validator("credentials", mode="before")
+    @classmethod
+    def _choose_credentials(cls, value: Any) -> Any:
+        """Choose the class by its fields: Prefect loads a nested block as a bare dict.
+
+        Left to itself, pydantic makes empty AwsCredentials of the fields of MinIOCredentials.
+        """
+        if not isinstance(value, dict):
+            return value
+        fields = {key: item for key, item in value.items() if key != "block_type_slug"}
+        kind = MinIOCredentials if "minio_root_user" in fields else AwsCredentials
+        _refuse_unknown(kind, fields)
+        return kind(**fields)
+
     @field_validator("path", "cache_dir")
     @classmethod
     def _make_absolute(cls, value: str | None) -> str | None:
-        return None if value is None else str(Path(value).expanduser().absolute())
+        try:
+            return None if value is None else str(Path(value).expanduser().absolute())
+        except RuntimeError as error:
+            raise InvalidInputError(f"The directory {value!r} names no known home: {error}") from error
 
     @model_validator(mode="after")
     def _check(self) -> MLTrackStore:
+        _refuse_unknown(type(self), self.model_extra or {})
         if (self.bucket is None) == (self.path is None):
             raise InvalidInputError("Give either bucket (with prefix) or path, and not both.")
         if self.bucket is not None:
             self._settings()
+        elif useless := [name for name in _BUCKET_FIELDS if getattr(self, name)]:
+            raise InvalidInputError(f"A directory has no {', '.join(useless)}: leave out, or give a bucket.")
         return self
 
     @property
     def location(self) -> str:
         """``s3://bucket/prefix`` or the directory's path."""
-        return self.path if self.path is not None else self._settings().location
+        return self.path or f"s3://{self.bucket}/{self.prefix.strip('/')}".rstrip("/")
 
     def open(self) -> Store:
         """Open the store for the plain functions; within a process, equal blocks share one.
@@ -116,10 +155,9 @@ class MLTrackStore(Block):
         surroundings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
         return _open_shared(self._settings(), self.cache_dir, self.cache_max_bytes, surroundings)
 
-    def __repr__(self) -> str:
-        return f"MLTrackStore({self.location!r})"
-
-    __str__ = __repr__
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """What repr, str and rich show: session tokens and role policies are no SecretStr, so no fields."""
+        return [(None, self.location)]
 
     def _settings(self) -> S3Settings:
         assert self.bucket is not None
@@ -138,32 +176,65 @@ class MLTrackStore(Block):
             max_workers=self.max_workers,
             verify_reads=self.verify_reads,
         ).with_extra_args(self.s3_extra_args)
-        if isinstance(self.credentials, MinIOCredentials) and settings.endpoint_url is None:
-            raise InvalidInputError("MinIO credentials need endpoint_url, such as http://localhost:9000.")
+        _check_endpoint(settings.endpoint_url, self.credentials)
         return settings
+
+
+def _refuse_unknown(kind: type[Block], fields: Mapping[str, Any]) -> None:
+    """Refuse fields that a block type lacks; Prefect's own blocks would keep and ignore them."""
+    if unknown := sorted(set(fields) - set(kind.model_fields) - {"block_type_slug"}):
+        raise InvalidInputError(
+            f"{kind.__name__} has no {', '.join(unknown)}; it has {', '.join(kind.model_fields)}. "
+            "A block that was saved by a newer version needs that version of mltrack_tasks."
+        )
+
+
+def _check_endpoint(url: str | None, credentials: object) -> None:
+    if url is None:
+        if isinstance(credentials, MinIOCredentials):
+            raise InvalidInputError("MinIO credentials need endpoint_url, such as http://localhost:9000.")
+        return
+    if "@" in url or "?" in url:
+        raise InvalidInputError("endpoint_url holds a user or a query: credentials belong into their block.")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidInputError(
+            f"endpoint_url {url!r} is no address; write http://host:port or https://host."
+        )
 
 
 def _keys(credentials: AwsCredentials | MinIOCredentials | None) -> Keys:
     if credentials is None:
         return Keys()
+    _refuse_unknown(type(credentials), credentials.model_extra or {})
     if isinstance(credentials, MinIOCredentials):
         return Keys(credentials.minio_root_user, credentials.minio_root_password.get_secret_value())
     secret = credentials.aws_secret_access_key
+    given = bool(credentials.aws_access_key_id)
+    if given != bool(secret and secret.get_secret_value()) or (credentials.aws_session_token and not given):
+        raise InvalidInputError("aws_access_key_id and aws_secret_access_key go together: give both or none.")
     options = credentials.assume_role_kwargs.get_params_override() if credentials.assume_role_arn else {}
     return Keys(
-        access_key=credentials.aws_access_key_id,
-        secret_key=secret.get_secret_value() if secret else None,
-        session_token=credentials.aws_session_token,
-        profile=credentials.profile_name,
-        assume_role_arn=credentials.assume_role_arn,
+        access_key=credentials.aws_access_key_id or None,
+        secret_key=secret.get_secret_value() or None if secret else None,
+        session_token=credentials.aws_session_token or None,
+        profile=credentials.profile_name or None,
+        assume_role_arn=credentials.assume_role_arn or None,
         assume_role_options=tuple(sorted((key, _hashable(value)) for key, value in options.items())),
     )
 
 
+class _HashableDict(dict[str, Any]):
+    """A dict that may be part of a cache's key: nobody changes it."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(json.dumps(self, sort_keys=True, default=str))
+
+
 def _hashable(value: Any) -> Any:
-    """Settings are keys of a cache; lists in role options (policies, tags) become tuples."""
+    """Settings are keys of a cache: lists in role options become tuples, which botocore takes as well."""
     if isinstance(value, dict):
-        return tuple(sorted((key, _hashable(item)) for key, item in value.items()))
+        return _HashableDict({key: _hashable(item) for key, item in value.items()})
     return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 

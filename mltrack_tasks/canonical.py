@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,10 @@ from mltrack_tasks.errors import IntegrityError, InvalidInputError
 MAX_DEPTH = 100
 """Nesting allowed in a value. Python's own JSON decoder fails near 1,000 levels; real data stays below 20."""
 
+_MAX_PLAIN_DEPTH = MAX_DEPTH + 20
+"""Nesting allowed in plain JSON: a value, its escapes, and the record around it."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -33,15 +38,21 @@ def loads(body: bytes | bytearray | memoryview, *, what: str) -> Any:
     """Decode UTF-8 JSON bytes -> plain value; ``what`` names the source in errors.
 
     Raises IntegrityError on anything that strict JSON does not allow: duplicate keys, NaN tokens, numbers
-    beyond a float's range, broken UTF-8, nesting that the decoder cannot follow.
+    beyond a float's range, broken UTF-8, lone surrogates, nesting that no writer of ours produces.
     """
+    raw = bytes(body)
     try:
-        return json.loads(
-            bytes(body).decode("utf-8"),
+        value = json.loads(
+            raw.decode("utf-8"),
             object_pairs_hook=_unique_keys,
             parse_constant=_refuse_constant,
             parse_float=_finite,
         )
+        if raw.count(b"[") + raw.count(b"{") > _MAX_PLAIN_DEPTH:
+            _refuse_depth(value)
+        if _SURROGATE.search(raw):
+            dumps(value)  # fails on a lone surrogate; two that belong together are one character
+        return value
     except (ValueError, RecursionError) as error:
         raise IntegrityError(
             f"{what} is not valid JSON: {error}. It was damaged or written by something else; "
@@ -155,6 +166,15 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key {twice!r} stands twice")
     return result
+
+
+def _refuse_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level := [item for item in level if isinstance(item, (list, dict))]:
+        depth += 1
+        if depth > _MAX_PLAIN_DEPTH:
+            raise ValueError(f"it is nested more than {_MAX_PLAIN_DEPTH} levels deep")
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
 
 
 def _refuse_constant(token: str) -> Any:

@@ -91,10 +91,8 @@ def retrieve_file(store: Store, ref: DataRef | str, path: str | Path) -> Path:
 
 def list_data(store: Store, name: str | None = None) -> list[NamedData]:
     """List named data, oldest first: all of it, or what one name holds (empty if the name is unknown)."""
-    prefix = layout.NAMES if name is None else layout.name_folder(name)
-    keys = [stat.key for stat in store.list(prefix) if layout.parse_name_key(stat.key)]
-    found = map_ordered(lambda key: _read_named(store, key), keys, store.max_workers)
-    return sorted((item for item in found if item is not None), key=lambda item: item.stored_at)
+    found = _find_named(store, layout.NAMES if name is None else layout.name_folder(name))
+    return sorted(found.values(), key=lambda item: item.stored_at)
 
 
 def forget_data(store: Store, name: str, *, observe: Observe = log_event) -> list[NamedData]:
@@ -102,12 +100,12 @@ def forget_data(store: Store, name: str, *, observe: Observe = log_event) -> lis
 
     Raises NotFoundError if the name is unknown.
     """
-    held = list_data(store, name)
+    held = _find_named(store, layout.name_folder(name))
     if not held:
         raise NotFoundError(f"No data is named {name!r} in {store.location}; list_data shows the names.")
-    store.delete([_named_key(NamedData.content_of(item.name, item.ref)) for item in held])
+    store.delete(held)
     observe(Event(events.DATA_FORGOTTEN, name, {"records": len(held)}))
-    return held
+    return sorted(held.values(), key=lambda item: item.stored_at)
 
 
 def resolve_ref(store: Store, ref: DataRef | str) -> DataRef:
@@ -149,7 +147,7 @@ def _store_named(
     """Blob, pin, look for deletions, record: the order is the transaction."""
     ref = replace(write(), metadata=metadata)
     store.create(layout.name_pin_key(ref.hash, name), b"")
-    settle(store, {ref.hash: write})
+    settle(store, [(ref.hash, write)])
     content = NamedData.content_of(name, ref)
     create_record(store, _named_key(content), content, what=f"Data {name!r}")
     observe(
@@ -160,6 +158,13 @@ def _store_named(
 
 def _named_key(content: Mapping[str, Any]) -> str:
     return layout.name_key(content["name"], sha256_hex(canonical.dumps(content)))
+
+
+def _find_named(store: Store, prefix: str) -> dict[str, NamedData]:
+    """Read the records of named data under a folder, by key."""
+    keys = [stat.key for stat in store.list(prefix) if layout.parse_name_key(stat.key)]
+    found = map_ordered(lambda key: _read_named(store, key), keys, store.max_workers)
+    return {key: item for key, item in zip(keys, found, strict=True) if item is not None}
 
 
 def _read_named(store: Store, key: str) -> NamedData | None:

@@ -7,7 +7,7 @@ pins. So at least one of them sees the other, and no lock is needed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Sequence
 
 from mltrack_tasks import layout
 from mltrack_tasks.digest import is_digest
@@ -21,15 +21,16 @@ BATCH_TIMEOUT = 120.0
 _POLL = 0.5
 
 
-def settle(store: Store, rewrite: Mapping[str, Callable[[], object]]) -> None:
+def settle(store: Store, rewrite: Sequence[tuple[str, Callable[[], object]]]) -> None:
     """Outlast the open batches that name one of our digests, then write again what they took.
 
-    ``rewrite`` maps each pinned digest to what makes sure of its blob. Without an open batch this costs one
-    LIST. Raises TransientError if a batch stays open: its collector may have died.
+    ``rewrite`` pairs each pinned digest with what makes sure of one of its blobs. Without an open batch this
+    costs one LIST. Raises TransientError if a batch stays open: its collector may have died.
     """
     deadline = time.monotonic() + BATCH_TIMEOUT
     threatened: set[str] = set()
-    while hits := _open_batches(store, rewrite.keys()):
+    digests = {digest for digest, _ in rewrite}
+    while hits := _open_batches(store, digests):
         threatened |= hits
         if time.monotonic() > deadline:
             raise TransientError(
@@ -37,8 +38,9 @@ def settle(store: Store, rewrite: Mapping[str, Callable[[], object]]) -> None:
                 f"{BATCH_TIMEOUT:.0f} s. Try again; if it stays, run collect_garbage to close its batch."
             )
         time.sleep(_POLL)
-    for digest in sorted(threatened):
-        rewrite[digest]()
+    for digest, write in rewrite:
+        if digest in threatened:
+            write()
 
 
 def _open_batches(store: Store, digests: Collection[str]) -> set[str]:

@@ -7,21 +7,25 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from mltrack_tasks import canonical
+from mltrack_tasks import canonical, layout
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 
 
 def format_time(moment: datetime | None) -> str | None:
-    """Write a moment as UTC text ending in Z; None stays None. Naive times are refused."""
+    """Write a moment as UTC text ending in Z, to the microsecond; None stays None. Refuse naive times."""
     if moment is None:
         return None
     if not isinstance(moment, datetime) or moment.tzinfo is None:
         raise InvalidInputError(
             f"{moment!r} is not a datetime with a timezone; use datetime.now(timezone.utc) or add tzinfo."
         )
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+    try:
+        utc = moment.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError as error:
+        raise InvalidInputError(f"{moment!r} lies outside the years 1 to 9999 in UTC.") from error
+    return datetime.isoformat(utc) + "Z"  # datetime's own: pandas' would add nanoseconds
 
 
 def parse_time(text: Any, what: str) -> datetime:
@@ -80,6 +84,27 @@ class Fields:
 
     def optional_time(self, key: str) -> datetime | None:
         return None if self._raw.get(key) is None else parse_time(self._raw[key], f"{self._what}: {key}")
+
+    def name(self, key: str) -> str:
+        return self._gated(self.text(key))
+
+    def optional_name(self, key: str) -> str | None:
+        text = self.optional_text(key)
+        return None if text is None else self._gated(text)
+
+    def _gated(self, name: str) -> str:
+        """Admit a name as the key gate does when it is written; IntegrityError otherwise."""
+        try:
+            layout.encode_segment(name)
+        except InvalidInputError as error:
+            raise IntegrityError(f"{self._what}: {error}") from error
+        return name
+
+    def named(self, key: str) -> dict[str, Any]:
+        objects = self.objects(key)
+        for name in objects:
+            self._gated(name)
+        return objects
 
     def choice(self, value: str, choices: tuple[str, ...], what: str) -> str:
         if value not in choices:

@@ -9,7 +9,6 @@ store or a file outside its target.
 from __future__ import annotations
 
 import re
-import unicodedata
 from datetime import UTC, date, datetime
 from urllib.parse import quote, unquote_to_bytes
 
@@ -34,6 +33,8 @@ MAX_SEGMENT = 200
 MAX_KEY = 900
 """Bytes of a whole key, prefix included. S3 takes 1,024; promoted files and pins need room below a name."""
 
+_UNSPEAKABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters and surrogates: the categories Cc and Cs of Unicode."""
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _REVISION = re.compile(r"(?P<segment>[^~]+)(?:~(?P<number>[0-9]{8}))?")
 _NAME_PIN = "~name~"
@@ -49,7 +50,7 @@ def encode_segment(name: str, *, what: str = "name") -> str:
         raise InvalidInputError(f"{what} must be a string, not {type(name).__name__}: {name!r}.")
     if name in ("", ".", ".."):
         raise InvalidInputError(f"{what} {name!r} cannot be a name; choose another.")
-    if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
+    if _UNSPEAKABLE.search(name):
         raise InvalidInputError(f"{what} {name!r} holds a control character or lone surrogate; remove it.")
     segment = quote(name, safe="").replace("~", "%7E")
     if len(segment) > MAX_SEGMENT:
@@ -95,7 +96,7 @@ def check_prefix(prefix: str) -> str:
         raise InvalidInputError(f"The prefix must be a string, not {prefix!r}.")
     stripped = prefix.strip("/")
     for part in stripped.split("/") if stripped else ():
-        if part in ("", ".", "..") or any(unicodedata.category(c) in ("Cc", "Cs") for c in part):
+        if part in ("", ".", "..") or _UNSPEAKABLE.search(part):
             raise InvalidInputError(
                 f"The prefix {prefix!r} has the segment {part!r}; use plain folder names."
             )
@@ -108,7 +109,7 @@ def check_key(key: str, prefix: str = "") -> str:
     Control characters and lone surrogates are refused too: not every store can spell them.
     """
     check_path(key)
-    if any(unicodedata.category(char) in ("Cc", "Cs") for char in key):
+    if _UNSPEAKABLE.search(key):
         raise InvalidInputError(f"The key {key[:60]!r} holds a control character or lone surrogate.")
     size = len(key.encode()) + (len(prefix.encode()) + 1 if prefix else 0)
     if size > MAX_KEY:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Any
@@ -39,6 +40,7 @@ def current() -> dict[str, Any]:
     }
 
 
+@cache
 def library_version() -> str:
     """Version of this library, or ``unknown`` when it runs from a folder that was never installed."""
     try:

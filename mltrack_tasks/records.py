@@ -48,7 +48,7 @@ class Record:
     def from_bytes(cls, body: bytes, *, what: str) -> Record:
         """Parse bytes -> record; FormatError on a newer format, IntegrityError on anything malformed."""
         if len(body) > MAX_RECORD_SIZE:
-            raise IntegrityError(f"{what} has {len(body):,} bytes; no record is that large.")
+            raise IntegrityError(f"{what} is larger than {MAX_RECORD_SIZE:,} bytes; no record is.")
         raw = canonical.loads(body, what=what)
         if not isinstance(raw, dict) or type(raw.get("format")) is not int:
             raise IntegrityError(f"{what} is not a record: it has no format number.")
@@ -86,7 +86,7 @@ class NamedData:
         """Parse a record under ``names/``."""
         fields = Fields(record.content, what)
         return cls(
-            fields.text("name"),
+            fields.name("name"),
             DataRef.from_json(record.content.get("ref"), what=what),
             record.stored_at,
         )
@@ -164,16 +164,16 @@ class RunManifest:
         for mode in modes:
             fields.choice(mode, layout.STORAGE_MODES, "storage mode")
         refs: dict[str, Any] = {
-            k: refs_from_json(fields.objects(k), what=f"{what}: {k}") for k in _REF_FIELDS
+            k: refs_from_json(fields.named(k), what=f"{what}: {k}") for k in _REF_FIELDS
         }
         values: dict[str, Any] = {key: fields.values(key) for key in _VALUE_FIELDS}
         return cls(
-            run_id=fields.text("run_id"),
+            run_id=fields.name("run_id"),
             run_type=fields.choice(fields.text("run_type"), layout.RUN_TYPES, "run type"),
             status=fields.text("status"),
             storage_modes=modes,
-            project=fields.optional_text("project"),
-            model=fields.optional_text("model"),
+            project=fields.optional_name("project"),
+            model=fields.optional_name("model"),
             **refs,
             **values,
             started_at=fields.optional_time("started_at"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from mltrack_tasks import canonical, provenance
 from mltrack_tasks.errors import ConflictError, NotFoundError, TransientError
-from mltrack_tasks.records import Record
+from mltrack_tasks.records import MAX_RECORD_SIZE, Record
 from mltrack_tasks.stores.base import Store
 
 _TRIES = 6
@@ -16,7 +16,8 @@ _TRIES = 6
 
 def read_record(store: Store, key: str) -> Record:
     """Read and parse a record; NotFoundError, IntegrityError or FormatError if that cannot be done."""
-    return Record.from_bytes(store.get(key), what=f"{store.location}/{key}")
+    body = store.get_range(key, 0, MAX_RECORD_SIZE + 1)  # a hostile bucket may hold a record of any size
+    return Record.from_bytes(bytes(body), what=f"{store.location}/{key}")
 
 
 def create_record(store: Store, key: str, content: Mapping[str, Any], *, what: str) -> tuple[Record, bool]:
@@ -33,7 +34,8 @@ def create_record(store: Store, key: str, content: Mapping[str, Any], *, what: s
         try:
             existing = read_record(store, key)
         except NotFoundError:
-            time.sleep(0.1 * 2**attempt)  # deleted again, or a competing write still in flight
+            if attempt + 1 < _TRIES:
+                time.sleep(0.1 * 2**attempt)  # deleted again, or a competing write still in flight
             continue
         if same_content(existing.content, content):
             return existing, False

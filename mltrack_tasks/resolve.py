@@ -37,39 +37,46 @@ def find_store(store: MLTrackStore | str | None) -> MLTrackStore:
     if isinstance(store, MLTrackStore):
         return store
     if isinstance(store, str) and store:
-        return _from_text(store)
+        return _from_text("store", store)
     if store is None:
         return _from_surroundings()
-    hint = " In .map(), wrap a block in unmapped(...)." if isinstance(store, (tuple, list)) else ""
-    raise InvalidInputError(
-        f"store is {type(store).__name__}, not a block, name, address or directory.{hint}"
-    )
+    offered: object = store
+    hint = " In .map(), wrap a block in unmapped(...)." if isinstance(offered, (tuple, list)) else ""
+    what = type(offered).__name__ if offered != "" else "empty"
+    raise InvalidInputError(f"store is {what}, not a block, name, address or directory.{hint}")
 
 
-def _from_text(text: str) -> MLTrackStore:
+def _from_text(source: str, text: str, folder: Path | None = None) -> MLTrackStore:
+    """Read a store's name; a relative directory begins at ``folder``, or at the working directory."""
+    said = f"{source}={text!r}"
     if text.startswith("s3://"):
         bucket, _, prefix = text.removeprefix("s3://").partition("/")
-        return _build(f"store={text!r}", {"bucket": bucket, **({"prefix": prefix} if prefix else {})})
+        return _build(said, {"bucket": bucket, **({"prefix": prefix} if prefix else {})})
     if "://" in text:
-        raise InvalidInputError(f"store={text!r}: only s3:// addresses are known; a directory is its path.")
+        raise InvalidInputError(f"{said}: only s3:// addresses are known; a directory is its path.")
     if "/" in text or os.sep in text or text[0] in ".~":
-        return _build(f"store={text!r}", {"path": text})
-    return _load_block(text)
+        return _build(said, {"path": _below(folder, text)})
+    return _load_block(said, text)
 
 
-def _load_block(name: str) -> MLTrackStore:
+def _load_block(source: str, name: str) -> MLTrackStore:
     try:
         return cast(MLTrackStore, MLTrackStore.load(name, _sync=True))  # type: ignore[call-arg]
     except ValueError as error:
         raise NotFoundError(
-            f"There is no MLTrack Store block named {name!r} ({error}). Save one with "
+            f"{source}: there is no MLTrack Store block of that name ({error}). Save one with "
             f"MLTrackStore(...).save({name!r}); for a directory, write ./{name}."
         ) from error
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        said = "; ".join(map(_said, error.__cause__.errors()))
+        raise InvalidInputError(f"{source}: that block is not valid: {said}") from error
 
 
 def _from_surroundings() -> MLTrackStore:
     if text := os.environ.get("MLTRACK_STORE"):
-        return _from_text(text)
+        return _from_text("MLTRACK_STORE", text)
     if bucket := os.environ.get("MLTRACK_S3_BUCKET"):
         prefix = os.environ.get("MLTRACK_S3_PREFIX")
         return _build("MLTRACK_S3_BUCKET", {"bucket": bucket, **({"prefix": prefix} if prefix else {})})
@@ -91,7 +98,7 @@ def _from_file(path: Path) -> MLTrackStore:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{path} is not valid TOML: {error}.") from error
     if isinstance(raw, str) and raw:
-        return _from_text(str(path.parent / raw) if raw.startswith(".") else raw)
+        return _from_text(f"{path}: store", raw, path.parent)
     if not isinstance(raw, dict):
         raise InvalidInputError(f'{path} has no store: write store = "..." or a [store] table.')
     unknown = sorted(set(raw) - set(_FILE_FIELDS))
@@ -101,14 +108,24 @@ def _from_file(path: Path) -> MLTrackStore:
             "belong into a Prefect block or the AWS chain."
         )
     for field in ("path", "cache_dir"):
-        if isinstance(raw.get(field), str):
-            raw[field] = str(path.parent / Path(raw[field]).expanduser())
+        if raw.get(field) and isinstance(raw[field], str):
+            raw[field] = _below(path.parent, raw[field])
     return _build(str(path), raw)
+
+
+def _below(folder: Path | None, text: str) -> str:
+    return text if folder is None or text[0] == "~" else str(folder / text)
 
 
 def _build(source: str, fields: dict[str, Any]) -> MLTrackStore:
     try:
         return MLTrackStore(**fields)
     except ValidationError as error:
-        said = "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
-        raise InvalidInputError(f"{source}: {said}") from error
+        raise InvalidInputError(f"{source}: {'; '.join(map(_said, error.errors()))}") from error
+
+
+def _said(item: Any) -> str:
+    """One line of a ValidationError, without the input that it quotes."""
+    where = ".".join(map(str, item["loc"]))
+    said = str(item["msg"]).removeprefix("Value error, ")
+    return f"{where}: {said}" if where else said

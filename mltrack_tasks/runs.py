@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -108,8 +108,9 @@ def _write_all(
     refs = dict(zip(writers, run_all(writers.values(), store.max_workers), strict=True))
     for event in quiet:
         observe(event)
-    rewrite: dict[str, Callable[[], object]] = {refs[where].hash: writers[where] for where in writers}
-    pins = [partial(store.create, layout.run_pin_key(digest, run_id), b"") for digest in rewrite]
+    rewrite = [(refs[where].hash, writers[where]) for where in writers]
+    digests = dict.fromkeys(digest for digest, _ in rewrite)
+    pins = [partial(store.create, layout.run_pin_key(digest, run_id), b"") for digest in digests]
     run_all(pins, store.max_workers)
     settle(store, rewrite)
     return {group: {name: refs[group, name] for name in values} for group, values in things.items()}

@@ -33,6 +33,10 @@ class Source(ABC):
     def parts(self) -> Iterator[bytes]:
         """The bytes in parts of ``part_size_for(size)``, as they are now."""
 
+    def require_unchanged(self) -> None:
+        """Raise SourceChangedError if the bytes may no longer be those of the digest."""
+        return
+
     def md5(self) -> str:
         """MD5 -> hex: what a server that keeps no SHA-256 shows as ETag of a single PUT."""
         hasher = hashlib.md5(usedforsecurity=False)
@@ -112,7 +116,7 @@ def open_source(path: Path) -> Iterator[tuple[Source, BinaryIO]]:
     Up to SINGLE_PUT_LIMIT [bytes] it is read once into memory. Raises InvalidInputError if it is missing or
     not a plain file, SourceChangedError if it changes while it is read.
     """
-    with os_errors(str(path)), path.open("rb", buffering=0) as raw:
+    with os_errors(str(path)), open(path, "rb", buffering=0, opener=_open_at_once) as raw:
         if not S_ISREG(os.fstat(raw.fileno()).st_mode):
             raise InvalidInputError(f"{path} is not a plain file.")
         file = cast(BinaryIO, raw)
@@ -128,6 +132,11 @@ def changed(name: str) -> SourceChangedError:
     return SourceChangedError(
         f"{name} changed while it was read; nothing was stored. Run it again when nothing writes to it."
     )
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for the other end, should the path be a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _read_whole(file: BinaryIO, name: str) -> bytes:

@@ -16,9 +16,10 @@ from prefect.artifacts import create_table_artifact
 from mltrack_tasks import access, content, runs
 from mltrack_tasks.access import AccessReport
 from mltrack_tasks.blocks import MLTrackStore
+from mltrack_tasks.errors import MLTrackError
 from mltrack_tasks.records import NamedData, RunManifest
 from mltrack_tasks.refs import DataRef
-from mltrack_tasks.resolve import open_store
+from mltrack_tasks.resolve import find_store, open_store
 from mltrack_tasks.tasking import flow_run_id, in_run, mltrack_task, recorded, report, run_logger
 
 
@@ -146,14 +147,26 @@ def get_run(run_id: str, *, store: MLTrackStore | str | None = None) -> RunManif
 def check_access(*, write: bool = True, store: MLTrackStore | str | None = None) -> AccessReport:
     """Try what the store needs -> a report with the fix beside each failure, also as a table artifact.
 
-    With ``write`` small objects under ``.probe/`` are written and removed again.
+    With ``write`` small objects under ``.probe/`` are written and removed again. A store that cannot be
+    opened makes a report too; InvalidInputError or NotFoundError only if ``store`` names none.
     """
-    found = access.check_access(open_store(store), write=write)
+    found = _checked(find_store(store), write)
     for check in found.checks:
         if check.ok is False:
             run_logger().warning("%s: %s", check.name, check.detail)
     if in_run():
-        create_table_artifact(
-            table=found.rows(), key="mltrack-access", description=f"Access to {found.location}"
+        create_table_artifact(  # in an async flow it would return a coroutine, but for _sync
+            table=found.rows(),
+            key="mltrack-access",
+            description=f"Access to {found.location}",
+            _sync=True,  # type: ignore[call-arg]
         )
     return found
+
+
+def _checked(block: MLTrackStore, write: bool) -> AccessReport:
+    try:
+        opened = block.open()
+    except MLTrackError as error:
+        return access.report_unopened(block.location, error)
+    return access.check_access(opened, write=write)

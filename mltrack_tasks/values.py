@@ -34,7 +34,9 @@ def write_file(store: Store, path: str | Path, name: str, *, observe: Observe) -
     """Write the blob of a file, unnamed -> its ref."""
     file = checked_path(path)
     with open_source(file) as (source, reader):
-        return _write(store, source, name, _describe_file(reader), observe)
+        description = _describe_file(reader)
+        source.require_unchanged()
+        return _write(store, source, name, description, observe)
 
 
 def _describe_file(reader: BinaryIO) -> Description:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from mltrack_tasks import canonical
 from mltrack_tasks.codecs.description import Description
 from mltrack_tasks.codecs.kinds import estimate_size, format_of, refused
-from mltrack_tasks.errors import IntegrityError, InvalidInputError, MLTrackError
+from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, MLTrackError
 
 __all__ = ["Description", "decode", "describe", "encode", "estimate_size", "format_of", "sniff"]
 
@@ -96,7 +96,7 @@ def describe(format: str, source: BinaryIO, *, what: str = "data") -> Descriptio
 
 
 def sniff(head: bytes, tail: bytes) -> str:
-    """Name the format of a file from its first and last bytes (8 or more of each): parquet, npy or bin.
+    """Name the format of a file (parquet, npy or bin) from its first and last 8 bytes or more.
 
     Only the magic bytes are looked at: a damaged file keeps its format and fails in ``describe``.
     """
@@ -114,9 +114,7 @@ def _format_of(value: Any, what: str) -> str:
 
 def _known(format: str) -> None:
     if format not in FORMATS:
-        raise InvalidInputError(
-            f"The format {format!r} is unknown; use one of {', '.join(FORMATS)}."
-        )
+        raise InvalidInputError(f"The format {format!r} is unknown; use one of {', '.join(FORMATS)}.")
 
 
 @contextmanager
@@ -124,6 +122,10 @@ def _reading(what: str, format: str) -> Iterator[None]:
     """Turn whatever a library raises on hostile bytes into IntegrityError; real I/O errors pass."""
     try:
         yield
+    except (IntegrityError, FormatError) as error:
+        if str(error).startswith(what):
+            raise
+        raise type(error)(f"{what}: {error}", details=error.details) from error
     except MLTrackError:
         raise
     except Exception as error:
@@ -131,8 +133,8 @@ def _reading(what: str, format: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise IntegrityError(
-            f"{what} cannot be read as {format}: {_reason(error)}. The bytes are damaged or forged, or need "
-            "more memory than there is; verify the blob and restore it from a copy.",
+            f"{what} cannot be read as {format} ({_reason(error)}): the bytes are damaged, "
+            "forged, or need more memory than there is. Verify the blob, restore it from a copy.",
             details={"format": format},
         ) from error
 

@@ -69,8 +69,8 @@ def encode_array(array: Any, sink: BinaryIO, what: str) -> Description:
         npy.write_array_header_1_0(header, fields)
     except ValueError as error:
         raise InvalidInputError(
-            f"{what}: the dtype {array.dtype} does not fit an npy header ({error}); use fewer or shorter "
-            "latin-1 field names."
+            f"{what}: the dtype {array.dtype} does not fit an npy header ({error}); use "
+            "fewer or shorter latin-1 field names."
         ) from error
     sink.write(header.getvalue())
     _write_values(array, sink)
@@ -85,9 +85,7 @@ def decode_array(body: bytes | memoryview, what: str) -> Any:
     header = parse_header(bytes(body[: _MAX_HEADER + 12]), what)
     _check_length(header, len(body), what)
     count = prod(header.shape)
-    flat = np.frombuffer(
-        body, dtype=header.dtype, count=count, offset=header.offset if count else 0
-    )
+    flat = np.frombuffer(body, dtype=header.dtype, count=count, offset=header.offset if count else 0)
     return flat.reshape(header.shape, order="F" if header.fortran else "C").copy(order="K")
 
 
@@ -133,9 +131,7 @@ def _meaning(text: str, what: str) -> tuple[Any, bool, tuple[int, ...]]:
         RecursionError,
         MemoryError,
     ) as error:
-        raise IntegrityError(
-            f"{what}: the npy header {text[:200]!r} cannot be read: {error}."
-        ) from error
+        raise IntegrityError(f"{what}: the npy header {text[:200]!r} cannot be read: {error}.") from error
     sizes_ok = isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 2**63 for n in shape)
     if len(fields) != 3 or type(fortran) is not bool or not sizes_ok:
         raise IntegrityError(f"{what}: the npy header {text[:200]!r} is malformed.")
@@ -144,6 +140,8 @@ def _meaning(text: str, what: str) -> tuple[Any, bool, tuple[int, ...]]:
             f"{what} holds pickled Python objects, which are never loaded (unpickling runs code); "
             "fetch the file itself and load it where you trust it."
         )
+    if dtype.itemsize == 0:
+        raise FormatError(f"{what} has the dtype {dtype} without bytes; fetch the file itself.")
     return dtype, fortran, shape
 
 
@@ -151,8 +149,8 @@ def _check_length(header: Header, length: int, what: str) -> None:
     expected = header.offset + header.body_bytes
     if length != expected:
         raise IntegrityError(
-            f"{what} has {length} bytes, but its npy header (shape {header.shape}, dtype {header.dtype}) "
-            f"needs {expected}; it was cut, or holds more than one array."
+            f"{what} has {length} bytes, but its npy header (shape {header.shape}, "
+            f"dtype {header.dtype}) needs {expected}; it was cut, or holds more than one array."
         )
 
 
@@ -164,11 +162,9 @@ def _write_values(array: Any, sink: BinaryIO) -> None:
         for start in range(0, len(raw), CHUNK_BYTES):
             sink.write(raw[start : start + CHUNK_BYTES])
         return
-    flags = ["external_loop", "buffered", "zerosize_ok"]
     items = max(1, CHUNK_BYTES // array.dtype.itemsize)
-    for chunk in np.nditer(
-        array, flags=flags, op_flags=[["readonly"]], buffersize=items, order="C"
-    ):
+    chunks: Any = np.nditer(array, ["external_loop", "buffered"], buffersize=items, order="C")
+    for chunk in chunks:
         sink.write(chunk.tobytes("C"))
 
 
@@ -183,7 +179,7 @@ def _check_dtype(dtype: Any, what: str) -> None:
 
 
 def _reason_against(dtype: Any) -> str | None:
-    if dtype.hasobject:
+    if dtype.hasobject and dtype.kind != "T":
         return "objects would have to be pickled; use a numeric or string dtype, or a DataFrame"
     if dtype.kind not in "biufcSUVmM":
         return "npy has no form for it; use astype('U') or a DataFrame"
@@ -211,7 +207,5 @@ def _reason_against_fields(dtype: Any) -> str | None:
             return f"field {name!r}: {reason}"
         position += field.itemsize
     return (
-        None
-        if position == dtype.itemsize
-        else "padding after the last field has no value; repack the fields"
+        None if position == dtype.itemsize else "padding after the last field has no value; repack the fields"
     )

@@ -53,11 +53,8 @@ def same(left: Any, right: Any) -> bool:
     if kind is dict:
         return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
     if kind is np.ndarray:
-        return (
-            left.dtype == right.dtype
-            and left.shape == right.shape
-            and left.tobytes() == right.tobytes()
-        )
+        alike = left.dtype == right.dtype and left.shape == right.shape
+        return bool(alike and left.tobytes() == right.tobytes())
     if kind is float:
         return bool(left != left and right != right) or (left == right and str(left) == str(right))
     if kind is Decimal:
@@ -97,7 +94,7 @@ def _bounds(numbers: Iterable[int]) -> tuple[int, int]:
 
 
 def _choose_decimal(cells: Callable[[], Iterator[Any]], where: str) -> Chosen:
-    """decimal(precision, scale) when all cells have the same number of digits after the point, else text."""
+    """decimal(precision, scale) when all cells have as many digits after the point, else text."""
     digits, exponents = 1, set()
     for cell in cells():
         sign, figures, exponent = cell.as_tuple()
@@ -131,17 +128,14 @@ def _choose_nested(cells: Callable[[], Iterator[Any]], where: str) -> Chosen:
 
 def _nested_to_arrow(values: list[Any], type: Any, form: str | None) -> Any:
     if form == "json":
-        values = [
-            None if v is None else canonical.dumps_value(v, what="a cell").decode() for v in values
-        ]
+        values = [None if v is None else canonical.dumps_value(v, what="a cell").decode() for v in values]
     return pa.array(values, type, from_pandas=False)
 
 
 def _nested_to_python(array: Any, form: str | None) -> Iterable[Any]:
     if form == "json":
         return [
-            None if t is None else canonical.loads_value(t.encode(), what="a cell")
-            for t in array.to_pylist()
+            None if t is None else canonical.loads_value(t.encode(), what="a cell") for t in array.to_pylist()
         ]
     return _to_python(array, form)
 
@@ -172,11 +166,7 @@ def infer(values: Iterable[Any], depth: int) -> Any:
 
 def _infer_struct(dicts: list[dict[Any, Any]], depth: int) -> Any:
     keys = dicts[0].keys()
-    if (
-        not keys
-        or any(type(key) is not str for key in keys)
-        or any(d.keys() != keys for d in dicts)
-    ):
+    if not keys or any(type(key) is not str for key in keys) or any(d.keys() != keys for d in dicts):
         return None
     fields = [(key, infer((d[key] for d in dicts), depth + 1)) for key in sorted(keys)]
     return None if any(exact is None for _, exact in fields) else pa.struct(fields)
@@ -191,9 +181,7 @@ def _choose_array(cells: Callable[[], Iterator[Any]], where: str) -> Chosen:
         )
     dtype = next(iter(forms))[0]
     if dtype.kind not in "biuf" or dtype.itemsize > 8 or not dtype.isnative:
-        raise refuse(
-            where, f"its arrays have the dtype {dtype}; use native numbers of at most 64 bits"
-        )
+        raise refuse(where, f"its arrays have the dtype {dtype}; use native numbers of at most 64 bits")
     return Chosen(pa.list_(pa.from_numpy_dtype(dtype)), str(dtype))
 
 
@@ -231,7 +219,7 @@ _SCALARS: dict[type, Any] = {
     timedelta: pa.duration("us"),
 }
 EQUAL_IS_SAME = frozenset({str, bytes, bool, int, date})
-"""Types whose equal cells are indistinguishable (not floats: -0.0, NaN; not Decimals: 1.0, 1.00)."""
+"""Types whose equal cells cannot be told apart (unlike -0.0, NaN, Decimals 1.0 and 1.00)."""
 
 _LEAVES: dict[type, Any] = {kind: _SCALARS[kind] for kind in (str, bool, float, bytes, date)}
 

@@ -1,4 +1,4 @@
-"""The plan of one column: how its values become an arrow array, and the description to come back from it."""
+"""The plan of one column: how its values become an arrow array, and the way back."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def refuse(where: str, reason: str) -> InvalidInputError:
 
 
 def fill(column: Any, dtype: Any, null: Any = None) -> Any:
-    """Copy a chunked array -> new writable ndarray, chunk by chunk; nulls become ``null`` (NaN if None)."""
+    """Copy a chunked array -> new writable ndarray; nulls become ``null``, by default NaN."""
     out = np.empty(len(column), dtype=dtype)
     position = 0
     for chunk in column.chunks:

@@ -1,4 +1,4 @@
-"""Columns of every dtype <-> arrow arrays: the table from dtypes to codecs, and the guard over all of them."""
+"""Columns of every dtype <-> arrow arrays: the table of codecs, and the guard over all of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def plan_column(array: Any, where: str) -> ColumnPlan:
     dtype = array.dtype
     where = f"{where} (dtype {dtype})"
     plan: ColumnPlan = _planner(dtype, where)(array, where)
-    back = restore_column(plan.spec, pa.chunked_array([], plan.type)).dtype
+    try:
+        back = restore_column(plan.spec, pa.chunked_array([], plan.type)).dtype
+    except (ValueError, TypeError) as error:
+        raise refuse(where, f"its dtype would not come back ({error})") from error
     if not same_dtype(back, dtype):
         raise refuse(where, f"its dtype would come back as {back}")
     return plan
@@ -57,9 +60,7 @@ def _planner(dtype: Any, where: str) -> Any:
     }
     if type(dtype) not in table:
         hint = (
-            "use .sparse.to_dense()"
-            if type(dtype) is pd.SparseDtype
-            else "use astype with a dtype of pandas"
+            "use .sparse.to_dense()" if type(dtype) is pd.SparseDtype else "use astype with a dtype of pandas"
         )
         raise refuse(where, f"the dtype of type {type(dtype).__name__} has no codec; {hint}")
     return table[type(dtype)]

@@ -1,4 +1,4 @@
-"""Columns made of other columns: Categorical (values of its categories) and Interval (left and right)."""
+"""Columns made of other columns: Categorical (of its categories), Interval (left and right)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from mltrack_tasks.codecs.spec import Spec, get
 
 
 def plan_categorical(array: Any, where: str) -> ColumnPlan:
-    """Categorical -> the values themselves; categories, their order and the unused ones go to the spec.
+    """Categorical -> its values; the spec holds all categories in their order, used or not.
 
     Categories that Arrow cannot look up (intervals, halffloats) are written as their text, so that
     SQL sees ``(18, 30]``; the spec lists the texts.
     """
     categories = array.categories
-    values, texts = _values(categories, f"categories of {where}")
+    values, texts = _values(categories, f"{where}, its categories")
     spec: Spec = {
         "kind": "categorical",
         "dtype": "category",
         "ordered": bool(array.ordered),
-        "categories": pack_index(categories, f"the categories of {where}"),
+        "categories": pack_index(categories, f"{where}, its categories"),
     }
     if texts is not None:
         if len(set(texts)) < len(texts):
@@ -58,8 +58,8 @@ def restore_categorical(spec: Spec, column: Any) -> Any:
 
 def plan_interval(array: Any, where: str) -> ColumnPlan:
     """Interval -> struct(left, right); missing -> null."""
-    left = plan_column(array.left.array, f"left of {where}")
-    right = plan_column(array.right.array, f"right of {where}")
+    left = plan_column(array.left.array, f"{where}, left")
+    right = plan_column(array.right.array, f"{where}, right")
     spec: Spec = {
         "kind": "interval",
         "dtype": str(array.dtype),
@@ -79,13 +79,16 @@ def plan_interval(array: Any, where: str) -> ColumnPlan:
 
 def restore_interval(spec: Spec, column: Any) -> Any:
     """struct(left, right) -> IntervalArray."""
-    if not pa.types.is_struct(column.type) or [f.name for f in column.type.fields] != [
-        "left",
-        "right",
-    ]:
+    if not _is_pair(column.type):
         raise ValueError(f"intervals cannot be stored as {column.type}")
     left, right = (restore_column(get(spec, "sides", dict), side) for side in column.flatten())
     return pd.arrays.IntervalArray.from_arrays(left, right, closed=get(spec, "closed", str))
+
+
+def _is_pair(exact: Any) -> bool:
+    if not pa.types.is_struct(exact) or exact.num_fields != 2:
+        return False
+    return [exact.field(0).name, exact.field(1).name] == ["left", "right"]
 
 
 def _values(categories: Any, where: str) -> tuple[Any, list[str] | None]:

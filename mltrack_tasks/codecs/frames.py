@@ -61,23 +61,28 @@ def encode_frame(frame: Any, sink: BinaryIO, what: str) -> Description:
     body = canonical.dumps(plan.spec)
     if len(body) > MAX_SPEC_BYTES:
         raise InvalidInputError(
-            f"{what}: labels, categories and attrs take {len(body)} bytes of {MAX_SPEC_BYTES} allowed; "
-            "store columns with so many categories as plain values."
+            f"{what}: labels, categories and attrs take {len(body)} bytes of "
+            f"{MAX_SPEC_BYTES} allowed; store columns with so many categories as plain values."
         )
-    with parquet_writer(sink, plan.schema, {KEY.decode(): body}) as writer:
-        for start in range(0, plan.rows, ROW_GROUP_ROWS):
-            stop = min(start + ROW_GROUP_ROWS, plan.rows)
-            arrays = [column.slice(start, stop) for column in plan.plans]
-            if arrays:
-                writer.write_table(pa.Table.from_arrays(arrays, schema=plan.schema), ROW_GROUP_ROWS)
+    try:
+        with parquet_writer(sink, plan.schema, {KEY.decode(): body}) as writer:
+            _write_rows(plan, writer)
+    except pa.ArrowException as error:
+        raise InvalidInputError(f"{what} cannot be written as Parquet: {error}.") from error
     return _description(plan.spec, WRITER)
+
+
+def _write_rows(plan: FramePlan, writer: Any) -> None:
+    for start in range(0, plan.rows if plan.plans else 0, ROW_GROUP_ROWS):
+        stop = min(start + ROW_GROUP_ROWS, plan.rows)
+        arrays = [column.slice(start, stop) for column in plan.plans]
+        writer.write_table(pa.Table.from_arrays(arrays, schema=plan.schema), ROW_GROUP_ROWS)
 
 
 def plan_frame(frame: Any, what: str) -> FramePlan:
     """Decide types, names and description of a frame; only object columns are looked into."""
     columns = [
-        plan_column(frame.iloc[:, i].array, _where(what, label))
-        for i, label in enumerate(frame.columns)
+        plan_column(frame.iloc[:, i].array, _where(what, label)) for i, label in enumerate(frame.columns)
     ]
     rows, levels = plan_rows(frame.index, what)
     spec: Spec = {
@@ -96,17 +101,14 @@ def plan_frame(frame: Any, what: str) -> FramePlan:
 
 
 def physical_names(labels: list[Any], levels: list[Any]) -> list[str]:
-    """Name the columns of the file: unique labels that are strings as they are, others as text, made unique.
+    """Name the columns of the file: unique strings as they are, other labels as text, made unique.
 
     Index levels follow under their own names where free, else as ``__index_level_N__``, as pandas
     does.
     """
     counts = Counter(label for label in labels if type(label) is str)
     taken = {label for label, count in counts.items() if count == 1}
-    names = [
-        label if label in taken and type(label) is str else _free(str(label), taken)
-        for label in labels
-    ]
+    names = [label if label in taken and type(label) is str else _free(str(label), taken) for label in labels]
     for number, name in enumerate(levels):
         free = type(name) is str and name not in taken
         names.append(_free(name if free else f"__index_level_{number}__", taken))
@@ -153,17 +155,13 @@ def describe_frame(source: BinaryIO, what: str) -> Description:
 
 def _assemble(arrays: list[Any], labels: Any, index: Any, spec: Spec) -> Any:
     if not len(arrays) == len(labels) == len(spec["fields"]):
-        raise ValueError(
-            f"{len(spec['fields'])} columns are described, {len(arrays)} stored, {len(labels)} named"
-        )
+        raise ValueError(f"{len(labels)} labels and {len(spec['fields'])} fields for {len(arrays)} columns")
     # With its dtype given, pandas does not look for a better one.
     series = {i: pd.Series(a, index=index, dtype=a.dtype, copy=False) for i, a in enumerate(arrays)}
     frame: Any = pd.DataFrame(series, index=index, copy=len(series) > _MANY_COLUMNS)
     frame.columns = labels
     frame.attrs = canonical.unescape(get(spec, "attrs", dict))
-    frame.flags.allows_duplicate_labels = get(
-        get(spec, "flags", dict), "allows_duplicate_labels", bool
-    )
+    frame.flags.allows_duplicate_labels = get(get(spec, "flags", dict), "allows_duplicate_labels", bool)
     return frame
 
 
@@ -174,21 +172,22 @@ def _spec_of(file: Any, what: str) -> Spec | None:
     spec: Spec = canonical.loads(body, what=f"{what}: the description in the Parquet footer")
     codec = get(spec, "codec", int)
     if codec != CODEC:
-        raise FormatError(
-            f"{what} is written with mltrack-frame/{codec}; upgrade mltrack_tasks to read it."
-        )
+        raise FormatError(f"{what} is written with mltrack-frame/{codec}; upgrade mltrack_tasks to read it.")
     return spec
 
 
 def _description(spec: Spec, writer: str) -> Description:
-    labels = unpack_index(get(spec, "columns", dict))
+    labels, fields = unpack_index(get(spec, "columns", dict)), get(spec, "fields", list)
+    # Before iterating: a forged range of labels costs nothing to claim.
+    if len(labels) != len(fields):
+        raise ValueError(f"{len(labels)} labels and {len(fields)} fields are described")
     return Description(
         kind="dataframe",
         format="parquet",
         codec=f"mltrack-frame/{CODEC}",
         shape=(get(spec, "rows", int), len(labels)),
         columns=tuple(str(label) for label in labels),
-        dtypes=tuple(get(field, "dtype", str) for field in get(spec, "fields", list)),
+        dtypes=tuple(get(field, "dtype", str) for field in fields),
         writer=writer,
     )
 
@@ -198,8 +197,8 @@ def _decode_foreign(file: Any, what: str) -> Any:
         return file.read().to_pandas()
     except (pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         raise FormatError(
-            f"{what} is a Parquet file that cannot become a DataFrame ({error}); fetch the file and read it "
-            "with the tool that wrote it."
+            f"{what} is a Parquet file that cannot become a DataFrame ({error}); fetch the file "
+            "and read it with the tool that wrote it."
         ) from error
 
 

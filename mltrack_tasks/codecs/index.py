@@ -1,4 +1,4 @@
-"""Indexes: of rows (columns of the file, so that SQL sees them) and of labels (JSON in the footer)."""
+"""Indexes: of rows (columns of the file, so that SQL sees them), of labels (JSON in the footer)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ def plan_rows(index: Any, what: str) -> tuple[Spec, list[ColumnPlan]]:
         plans = [_plan_level(index, i, what) for i in range(index.nlevels)]
         heads = [_flat_spec(_visible(index, i), what) for i in range(index.nlevels)]
         levels = [head | {"column": plan.spec} for head, plan in zip(heads, plans, strict=True)]
+        for level, codes, spec in zip(index.levels, index.codes, levels, strict=True):
+            if _is_idle(level, codes):
+                spec["idle"] = pack_index(level, f"{what}: the index")
         return {"kind": "multi", "levels": levels}, plans
     plan = plan_column(index.array, f"{what}: the index")
     return _flat_spec(index, what) | {"column": plan.spec}, [plan]
@@ -36,9 +39,7 @@ def restore_rows(spec: Any, columns: list[Any], rows: int) -> Any:
     """Rebuild the row index from its description and its columns."""
     kind = get(spec, "kind", str)
     if kind == "multi":
-        levels = [
-            _restore_level(s, c) for s, c in zip(get(spec, "levels", list), columns, strict=True)
-        ]
+        levels = [_restore_level(s, c) for s, c in zip(get(spec, "levels", list), columns, strict=True)]
         index = _multi(levels)
     elif kind == "range":
         index = _unpack_range(spec)
@@ -54,11 +55,7 @@ def pack_index(index: Any, where: str) -> Spec:
     """Pack labels or categories -> JSON, and prove it by unpacking. Raises InvalidInputError."""
     spec = _pack(index, where)
     back = unpack_index(spec)
-    if (
-        type(back) is not type(index)
-        or not same_dtype(back.dtype, index.dtype)
-        or not back.identical(index)
-    ):
+    if type(back) is not type(index) or not same_dtype(back.dtype, index.dtype) or not back.identical(index):
         raise refuse(where, f"they would come back as {back!r}")
     return spec
 
@@ -117,9 +114,7 @@ def _unpack_range(spec: Spec) -> Any:
 
 def _flat_spec(index: Any, where: str) -> Spec:
     if type(index) not in _FLAT:
-        raise refuse(
-            where, f"an index of type {type(index).__name__} has no codec; use pd.Index(x)"
-        )
+        raise refuse(where, f"an index of type {type(index).__name__} has no codec; use pd.Index(x)")
     spec: Spec = {"kind": "flat", "name": pack_label(index.name, f"{where}: the name of the index")}
     if getattr(index, "freq", None) is not None and not isinstance(index, pd.PeriodIndex):
         spec["freq"] = index.freq.freqstr
@@ -133,16 +128,14 @@ def _flat_spec(index: Any, where: str) -> Spec:
 
 def _flat(spec: Spec, values: Any) -> Any:
     get(spec, "kind", str)
-    index = pd.Index(
-        values, dtype=values.dtype, name=unpack_label(spec["name"]), tupleize_cols=False
-    )
+    index = pd.Index(values, dtype=values.dtype, name=unpack_label(spec["name"]), tupleize_cols=False)
     if "freq" in spec:
         index.freq = get(spec, "freq", str)
     return index
 
 
 def _plan_level(index: Any, number: int, what: str) -> ColumnPlan:
-    """Plan one level by its values: which levels and codes stand behind equal values makes no difference."""
+    """Plan one level by its values: how levels and codes make them up makes no difference."""
     where = f"{what}: index level {number} {index.names[number]!r}"
     level, codes = index.levels[number], np.asarray(index.codes[number])
     plan = plan_column(level.array, where)
@@ -162,7 +155,18 @@ def _visible(index: Any, number: int) -> Any:
     return index.get_level_values(number) if timed else level[:0].rename(index.names[number])
 
 
+def _is_idle(level: Any, codes: Any) -> bool:
+    """Tell whether no row has a value of this object level.
+
+    pandas then takes two indexes as different when their idle levels differ: what they hold is the
+    only sign of their type. So such a level is kept as it is.
+    """
+    return bool(level.dtype == object and (np.asarray(codes) == -1).all())
+
+
 def _restore_level(spec: Any, column: Any) -> tuple[Any, Any]:
+    if "idle" in spec and column.null_count == len(column):
+        return unpack_index(spec["idle"]), np.full(len(column), -1, dtype=np.int64)
     level = _flat(spec, restore_column(get(spec, "column", dict), column.drop_null()))
     codes = np.full(len(column), -1, dtype=np.int64)
     codes[column.is_valid().to_numpy()] = np.arange(len(level))
@@ -170,7 +174,9 @@ def _restore_level(spec: Any, column: Any) -> tuple[Any, Any]:
 
 
 def _canonical(level: Any, codes: Any) -> tuple[Any, Any]:
-    """Drop unused entries and repeats of a level and sort it, as ``MultiIndex.from_arrays`` would."""
+    """Drop unused entries of a level and sort it, as ``MultiIndex.from_arrays`` would."""
+    if _is_idle(level, codes):
+        return level, codes
     valid = codes != -1
     numbers, uniques = level.take(codes[valid]).factorize(sort=True)
     uniques = uniques.rename(level.name)

@@ -10,7 +10,7 @@ from mltrack_tasks.errors import InvalidInputError
 _JSON_TYPES = (dict, list, str, int, float, bool, type(None))
 
 _WALK_LIMIT = 10_000
-"""Nodes of a JSON value that the estimate looks at; the rest is extrapolated by nothing, only counted low."""
+"""Nodes of a JSON value that the estimate looks at; the others are taken to be like them."""
 
 _SAMPLE = 100
 """Cells of an object column that are measured to guess the others."""
@@ -58,16 +58,12 @@ def format_of(value: Any) -> str:
 def refused(value: Any, what: str) -> InvalidInputError:
     """Build the error for a type that has no format."""
     kind = type(value)
-    name = (
-        kind.__qualname__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return InvalidInputError(f"{what} is a {name}, which cannot be stored exactly: {_hint(kind)}.")
 
 
 def estimate_size(value: Any) -> int:
-    """Estimate the memory that ``value`` takes [bytes]; cheap and rough, for choosing a path, not for limits.
+    """Estimate the memory that ``value`` takes [bytes]: cheap and rough, for choosing a way.
 
     Raises InvalidInputError for a type that has no format.
     """
@@ -94,7 +90,7 @@ def _hint(kind: type) -> str:
 
 def _frame_size(frame: Any) -> int:
     flat = int(frame.memory_usage(deep=False).sum())
-    objects = (frame.iloc[:_SAMPLE, i] for i, dtype in enumerate(frame.dtypes) if dtype == object)
+    objects = (frame.iloc[:_SAMPLE, i] for i, dtype in enumerate(frame.dtypes) if dtype.kind == "O")
     sampled = sum(sum(map(_cell_size, column)) for column in objects)
     return flat + sampled * len(frame) // max(1, min(_SAMPLE, len(frame)))
 

@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 
 from mltrack_tasks.codecs.cells import EQUAL_IS_SAME, FAMILIES, Chosen, Family, same
-from mltrack_tasks.codecs.column import ColumnPlan, expect, refuse
-from mltrack_tasks.codecs.parquet import ROW_GROUP_ROWS, pack_array, unpack_array
+from mltrack_tasks.codecs.column import ColumnPlan, refuse
+from mltrack_tasks.codecs.parquet import ROW_GROUP_ROWS
 from mltrack_tasks.codecs.spec import Spec, get
 
 _MARKERS: dict[str, Any] = {"None": None, "nan": np.nan, "NaT": pd.NaT, "NA": pd.NA}
@@ -38,7 +38,6 @@ def plan_object(array: Any, where: str) -> ColumnPlan:
     spec: Spec = {"kind": "object", "dtype": "object", "cells": family.name, "missing": missing}
     if chosen.form is not None:
         spec["form"] = chosen.form
-    spec["type"] = pack_array(pa.array([], chosen.type))
     return ColumnPlan(spec, chosen.type, _converter(cells, family, chosen), where)
 
 
@@ -46,16 +45,13 @@ def restore_object(spec: Spec, column: Any) -> Any:
     """Arrow array -> ndarray of Python objects."""
     family = FAMILIES[get(spec, "cells", str)]
     name = get(spec, "missing", str, type(None))
-    expect(column, unpack_array(get(spec, "type", str, list)).type)
     if column.null_count and name is None:
         raise ValueError("an object column has nulls, but is described as complete")
     out = np.empty(len(column), dtype=object)
     position = 0
     for chunk in column.chunks:
         part = out[position : position + len(chunk)]
-        part[:] = np.fromiter(
-            family.restore(chunk, spec.get("form")), dtype=object, count=len(chunk)
-        )
+        part[:] = np.fromiter(family.restore(chunk, spec.get("form")), dtype=object, count=len(chunk))
         if chunk.null_count:
             part[chunk.is_null().to_numpy(zero_copy_only=False)] = _MARKERS[name]
         position += len(chunk)
@@ -99,13 +95,10 @@ def _kinds(cells: Any) -> tuple[set[type], bool]:
 
 def _missing(kinds: set[type], has_nan: bool, where: str) -> str | None:
     names = sorted(
-        {_MARKER_TYPES[kind] for kind in kinds if kind in _MARKER_TYPES}
-        | ({"nan"} if has_nan else set())
+        {_MARKER_TYPES[kind] for kind in kinds if kind in _MARKER_TYPES} | ({"nan"} if has_nan else set())
     )
     if len(names) > 1:
-        raise refuse(
-            where, f"it mixes the missing values {' and '.join(names)}; replace them by one of them"
-        )
+        raise refuse(where, f"it mixes the missing values {' and '.join(names)}; replace them by one of them")
     return names[0] if names else None
 
 
@@ -151,4 +144,4 @@ def _first_difference(values: list[Any], back: list[Any], start: int) -> str:
     row, (given, kept) = next(
         (pair for pair in pairs if not same([pair[1][0]], [pair[1][1]])), (start, (None, None))
     )
-    return f"row {row} is {str(given)[:80]!r} and would come back as {str(kept)[:80]!r}"
+    return f"row {row} is {repr(given)[:80]} and would come back as {repr(kept)[:80]}"

@@ -25,7 +25,7 @@ _MASKED: dict[str, Any] = {
 
 
 def plan_number(array: Any, where: str) -> ColumnPlan:
-    """bool, int, uint, float of numpy -> the same in Arrow; NaN -> null, the only missing value it has."""
+    """bool, int, uint, float of numpy -> the same in Arrow; NaN, its missing value, -> null."""
     dtype = array.dtype
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise refuse(where, _number_hint(dtype))
@@ -89,8 +89,12 @@ def restore_string(spec: Spec, column: Any) -> Any:
     storage, na = get(spec, "storage", str), get(spec, "na", str)
     if storage not in ("python", "pyarrow") or na not in ("NA", "nan"):
         raise ValueError(f"string storage {storage!r} with {na!r} is not known")
-    dtype: Any = pd.StringDtype(storage, na_value=pd.NA if na == "NA" else np.nan)
-    return dtype.__from_arrow__(expect(column, pa.large_string()))
+    # The dtype of NA is spelled without na_value, which older versions of pandas do not take.
+    dtype: Any = pd.StringDtype(storage) if na == "NA" else pd.StringDtype(storage, na_value=np.nan)
+    expect(column, pa.large_string())
+    if storage == "python":
+        return pd.array(fill(column, object), dtype=dtype)
+    return dtype.__from_arrow__(column)
 
 
 def plan_arrow(array: Any, where: str) -> ColumnPlan:
@@ -150,16 +154,15 @@ def _stored(exact: Any, where: str) -> Any:
     if is_.is_date64(exact):
         return pa.date32()
     if is_.is_struct(exact) and exact.num_fields:
-        return pa.struct([f.with_type(_stored(f.type, where)) for f in exact.fields])
+        return pa.struct([_item(exact.field(i), where) for i in range(exact.num_fields)])
     if is_.is_map(exact):
         return pa.map_(
             exact.key_field.with_type(_stored(exact.key_type, where)),
             _item(exact.item_field, where),
         )
-    if is_.is_large_list(exact):
+    # Parquet has no lists of fixed size; pyarrow 20 could not read back its own with missing rows.
+    if is_.is_large_list(exact) or is_.is_fixed_size_list(exact):
         return pa.large_list(_item(exact.value_field, where))
-    if is_.is_fixed_size_list(exact):
-        return pa.list_(_item(exact.value_field, where), exact.list_size)
     if is_.is_list(exact):
         return pa.list_(_item(exact.value_field, where))
     if _is_leaf(exact):
@@ -193,7 +196,5 @@ def _is_leaf(exact: Any) -> bool:
 
 def _number_hint(dtype: Any) -> str:
     if dtype.kind == "c":
-        return "Parquet has no complex numbers; store .real and .imag as two columns, or the values as an ndarray"
-    return (
-        f"numpy's {dtype} has no counterpart in Parquet; use astype with a dtype of at most 64 bits"
-    )
+        return "Parquet has no complex numbers; store .real and .imag as columns, or an ndarray"
+    return f"numpy's {dtype} has no counterpart in Parquet; use astype with a dtype of at most 64 bits"

@@ -27,9 +27,7 @@ def plan_datetime(array: Any, where: str) -> ColumnPlan:
         spec["zone"] = pack_zone(zone, where)
     exact = pa.timestamp(unit, tz=arrow_zone(zone) if zone is not None else None)
     stored = _stored_timestamp(exact)
-    return ColumnPlan(
-        spec, stored, lambda a, b: _ints(array[a:b].asi8).view(exact).cast(stored), where
-    )
+    return ColumnPlan(spec, stored, lambda a, b: _ints(array[a:b].asi8).view(exact).cast(stored), where)
 
 
 def restore_datetime(spec: Spec, column: Any) -> Any:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from datetime import UTC, timedelta, timezone
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from mltrack_tasks.codecs.column import refuse
 from mltrack_tasks.codecs.spec import Spec, get
@@ -38,19 +39,19 @@ def unpack_zone(spec: Any) -> Any:
     if kind == "utc":
         return UTC
     if kind == "zoneinfo":
-        return _zoneinfo(get(spec, "key", str))
+        return _known_zone(ZoneInfo, get(spec, "key", str))
     if kind == "fixed":
         offset = get(spec, "microseconds", int) * _MICROSECOND
         return timezone(offset, spec["name"]) if "name" in spec else timezone(offset)
     if kind == "pytz":
-        return _pytz().timezone(get(spec, "key", str))
+        return _known_zone(_pytz().timezone, get(spec, "key", str))
     if kind == "pytz-fixed":
         return _pytz().FixedOffset(get(spec, "minutes", int))
     raise ValueError(f"{kind!r} is not a kind of time zone")
 
 
 def arrow_zone(zone: Any) -> str:
-    """Name the zone for Arrow and SQL: its key or +hh:mm; UTC where Arrow has no name for the offset."""
+    """Name the zone for Arrow and SQL: its key or +hh:mm; UTC where Arrow has no name for it."""
     key = getattr(zone, "key", None) or getattr(zone, "zone", None)
     if isinstance(key, str):
         return key
@@ -78,12 +79,12 @@ def _pack_pytz(zone: Any, where: str) -> Spec:
     return {"kind": "pytz-fixed", "minutes": offset // _MINUTE}
 
 
-def _zoneinfo(key: str) -> ZoneInfo:
+def _known_zone(make: Callable[[str], Any], key: str) -> Any:
     try:
-        return ZoneInfo(key)
-    except ZoneInfoNotFoundError as error:
+        return make(key)
+    except KeyError as error:  # what both ZoneInfo and pytz raise for a name that they do not have
         raise FormatError(
-            f"The time zone {key!r} is not known on this machine: install or upgrade the package tzdata."
+            f"The time zone {key!r} is not known on this machine: install or upgrade tzdata (or pytz)."
         ) from error
 
 
@@ -91,6 +92,4 @@ def _pytz() -> Any:
     try:
         return importlib.import_module("pytz")
     except ImportError as error:
-        raise FormatError(
-            "The frame has time zones of the package pytz: install pytz to read it."
-        ) from error
+        raise FormatError("The frame has time zones of the package pytz: install pytz to read it.") from error

@@ -22,6 +22,7 @@ from mltrack_tasks.stores.base import Store, WrapperStore
 from mltrack_tasks.stores.files import os_errors
 
 _DIGEST_SIZE = 32
+_LOCK = ".lock"
 _SLACK = 10
 """Room is made down to 1 - 1/_SLACK of the limit, and looked at again after 1/_SLACK of it was added."""
 
@@ -92,30 +93,31 @@ class CachedStore(WrapperStore):
             if self._added < self.max_bytes // _SLACK:
                 return
             self._added = 0
-        with _exclusive(self.folder / ".lock"):
+        with _exclusive(self.folder / _LOCK):
             _make_room(self.folder, self.max_bytes - self.max_bytes // _SLACK)
 
 
 def _load(path: Path) -> bytes | None:
     """Read a piece, or None if it is missing or damaged (then it is dropped)."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    body = raw[_DIGEST_SIZE:]
-    if hashlib.sha256(body).digest() != raw[:_DIGEST_SIZE]:
-        path.unlink(missing_ok=True)
-        return None
-    with suppress(FileNotFoundError):
-        os.utime(path)
-    return body
+    with os_errors(f"The cache file {path}"):
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        body = raw[_DIGEST_SIZE:]
+        if hashlib.sha256(body).digest() != raw[:_DIGEST_SIZE]:
+            path.unlink(missing_ok=True)
+            return None
+        with suppress(FileNotFoundError):
+            os.utime(path)
+        return body
 
 
 def _make_room(folder: Path, limit: int) -> None:
     """Remove the least recently used files until at most ``limit`` bytes remain."""
     files = []
     for base, _folders, names in os.walk(folder):
-        for name in names:
+        for name in set(names) - {_LOCK}:
             with suppress(FileNotFoundError):
                 path = os.path.join(base, name)
                 stat = os.stat(path)

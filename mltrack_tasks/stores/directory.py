@@ -10,13 +10,14 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 
 from mltrack_tasks import layout
 from mltrack_tasks.digest import part_size_for
-from mltrack_tasks.errors import InvalidInputError, NotFoundError
+from mltrack_tasks.errors import IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.stores.base import Stat, Store, Upload
 from mltrack_tasks.stores.files import fsync_folder, hash_file, make_folders, os_errors
 
@@ -45,6 +46,7 @@ class DirectoryStore(Store):
             return self._swap(temporary, descriptor, key, etag)
 
     def upload(self, key: str, size: int, *, replacing: str | None = None) -> Upload:
+        self._path(key)
         return _DirectoryUpload(self, key, part_size_for(size), replacing)
 
     def get(self, key: str) -> bytes:
@@ -59,7 +61,10 @@ class DirectoryStore(Store):
         path = self._path(key)
         with self._errors(key):
             try:
-                return _stat(key, path.stat(), hash_file(path) if checksum else None)
+                found = path.stat()
+                if not S_ISREG(found.st_mode):
+                    return None
+                return _stat(key, found, hash_file(path) if checksum else None)
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -71,16 +76,22 @@ class DirectoryStore(Store):
                     yield from _stat_if_there(key, entry)
 
     def delete(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            with self._errors(key):
-                self._path(key).unlink(missing_ok=True)
+        for path in [self._path(key) for key in keys]:
+            with os_errors(str(path)), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                path.unlink()
 
     def outer(self) -> Iterator[Store]:
         for parent in self.root.parents:
             yield DirectoryStore(parent)
 
     def _path(self, key: str) -> Path:
-        return self.root.joinpath(*layout.check_key(key).split("/"))
+        """Place of a key; IntegrityError where a symbolic link would lead elsewhere: we never make one."""
+        path = self.root.joinpath(*layout.check_key(key).split("/"))
+        if os.path.realpath(path) != os.path.join(os.path.realpath(self.root), key):
+            raise IntegrityError(
+                f"{key} in {self.location} is or lies behind a symbolic link; remove the link."
+            )
+        return path
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from mltrack_tasks import canonical, layout
 from mltrack_tasks.errors import AccessError, IntegrityError, InvalidInputError, NotFoundError, TransientError
 from mltrack_tasks.records import FORMAT, check_format
-from mltrack_tasks.stores.base import Store, Upload, WrapperStore
+from mltrack_tasks.stores.base import Stat, Store, Upload, WrapperStore
 
 _TRIES = 6
 
@@ -54,6 +54,18 @@ class GuardedStore(WrapperStore):
         self._before_read()
         return self.inner.get(key)
 
+    def head(self, key: str, *, checksum: bool = False) -> Stat | None:
+        self._before_read()
+        return self.inner.head(key, checksum=checksum)
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Stat]:
+        self._before_read()
+        return self.inner.list(prefix, after=after)
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | memoryview:
+        self._before_read()
+        return self.inner.get_range(key, start, length)
+
     def _before_read(self) -> None:
         with self._lock:
             if not self._readable:
@@ -91,7 +103,8 @@ class GuardedStore(WrapperStore):
             winner = self._read_format()  # the loser adopts the winner's
             if winner is not None:
                 return winner
-            time.sleep(0.1 * 2**attempt)  # a competing write still in flight
+            if attempt + 1 < _TRIES:
+                time.sleep(0.1 * 2**attempt)  # a competing write still in flight
         raise TransientError(
             f"{layout.FORMAT_KEY} of {self.location} can neither be created nor read. Try again."
         )

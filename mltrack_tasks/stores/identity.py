@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from mltrack_tasks.errors import MLTrackError
 from mltrack_tasks.stores.base import Store, WrapperStore
 from mltrack_tasks.stores.s3 import S3Store
-from mltrack_tasks.stores.s3_errors import botocore_errors
+from mltrack_tasks.stores.s3_errors import Failure, botocore_errors, failure_of_botocore, translate
+from mltrack_tasks.stores.s3_settings import CONNECT_TIMEOUT, READ_TIMEOUT
 
 _SOURCES = {
     "explicit": "given in the block",
@@ -25,7 +31,7 @@ _SOURCES = {
 
 @dataclass(frozen=True)
 class Identity:
-    """The caller as STS knows it; None where the server has no STS."""
+    """The caller as STS knows it."""
 
     account: str
     arn: str
@@ -53,14 +59,59 @@ def identity(store: S3Store) -> Identity | None:
     """Ask STS who the credentials belong to; None on an S3-compatible server, which has none."""
     if store.settings.endpoint_url:
         return None
-    with botocore_errors("sts:GetCallerIdentity", store.location):
-        answer = store.session.client("sts").get_caller_identity()
+    with botocore_errors("sts:GetCallerIdentity", store.location, answered=False):
+        answer = _sts(store).get_caller_identity()
     return Identity(answer["Account"], answer["Arn"])
 
 
-def bucket_region(store: S3Store) -> str | None:
-    """Region of the bucket by HeadBucket; None if the server does not say."""
-    with botocore_errors("list", f"s3://{store.settings.bucket}"):
-        answer = store.client.head_bucket(Bucket=store.settings.bucket)
-    region = answer.get("BucketRegion")
+@dataclass(frozen=True)
+class BucketPlace:
+    """What HeadBucket says. ``region`` is None if the server does not tell; ``allowed`` False if it refuses.
+
+    A role that may list one prefix only is refused too, and S3 tells it the region all the same.
+    """
+
+    region: str | None
+    allowed: bool
+
+
+def bucket_place(store: S3Store) -> BucketPlace:
+    """Ask where the bucket is. Raises AccessError if there is none, or the endpoint does not answer."""
+    bucket = store.settings.bucket
+    try:
+        answer = store.client.head_bucket(Bucket=bucket)
+    except store.client.exceptions.ClientError as error:
+        code = failure_of_botocore(error).code
+        if code in ("403", "AccessDenied"):
+            return BucketPlace(_region_header(error.response), False)
+        raise _head_bucket_error(error, bucket) from error
+    except BotoCoreError as error:
+        raise _head_bucket_error(error, bucket) from error
+    return BucketPlace(answer.get("BucketRegion") or _region_header(answer), True)
+
+
+def _head_bucket_error(error: Exception, bucket: str) -> MLTrackError:
+    """HEAD answers have no body, so a missing bucket is a bare 404."""
+    failure = failure_of_botocore(error)
+    if failure.code == "404":
+        failure = Failure("NoSuchBucket", f"there is no bucket {bucket}")
+    return translate(failure, "list", f"s3://{bucket}", answered=False)
+
+
+def _region_header(answer: dict[str, Any]) -> str | None:
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region = headers.get("x-amz-bucket-region")
     return str(region) if region else None
+
+
+def region_of(store: S3Store) -> str | None:
+    """Region that the store is set to; None if it is set to none."""
+    region = store.client.meta.region_name
+    return None if region in (None, "aws-global") else str(region)
+
+
+def _sts(store: S3Store) -> Any:
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries={"total_max_attempts": 1}
+    )
+    return store.session.client("sts", region_name=region_of(store) or "us-east-1", config=config)

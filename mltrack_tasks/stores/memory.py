@@ -31,7 +31,7 @@ class MemoryStore(Store):
         return True
 
     def replace(self, key: str, body: bytes | memoryview, etag: str) -> bool:
-        version: obstore.UpdateVersion = {"e_tag": etag.strip('"')}
+        version: obstore.UpdateVersion = {"e_tag": etag}
         try:
             obstore.put(self.objects, layout.check_key(key), bytes(body), mode=version)
         except (PreconditionError, FileNotFoundError):
@@ -64,9 +64,9 @@ class MemoryStore(Store):
             yield from (_stat(meta) for meta in chunk if meta["path"] > after)
 
     def delete(self, keys: Iterable[str]) -> None:
-        for key in keys:
+        for key in [layout.check_key(key) for key in keys]:
             try:
-                obstore.delete(self.objects, layout.check_key(key))
+                obstore.delete(self.objects, key)
             except FileNotFoundError:
                 continue
 

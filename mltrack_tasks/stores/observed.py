@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Literal, TypeVar
 
-from mltrack_tasks.errors import TransientError
+from mltrack_tasks.errors import MLTrackError, TransientError
 from mltrack_tasks.stores.base import Stat, Store, Upload, WrapperStore, WrapperUpload
 
 T = TypeVar("T")
@@ -78,7 +79,7 @@ class CountingStore(SteppedStore):
 
 
 class FaultyStore(SteppedStore):
-    """Fails the ``fail_at``-th call (from 1).
+    """Fails the ``fail_at``-th call (from 1; 0: none).
 
     ``how`` says what the caller sees: "before" -- the call never reached the store; "after" -- it did, and
     its answer was lost; "crash" -- like "before", and every later call fails too, as for a process that died.
@@ -94,9 +95,10 @@ class FaultyStore(SteppedStore):
     def step(self, verb: str, key: str, size: int, call: Callable[[], T]) -> T:
         with self._lock:
             self.count += 1
-            hit = self.count == self.fail_at or (self.how == "crash" and self.count > self.fail_at)
+            hit = self.count == self.fail_at or (self.how == "crash" and 0 < self.fail_at < self.count)
         if not hit:
             return call()
         if self.how == "after":
-            call()
+            with suppress(MLTrackError):  # an error is an answer too
+                call()
         raise TransientError(f"Injected: step {self.fail_at}, {verb} of {key}, failed ({self.how}).")

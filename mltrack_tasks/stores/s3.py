@@ -8,9 +8,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import obstore
@@ -23,12 +22,10 @@ from obstore.exceptions import (
 from obstore.exceptions import (
     NotFoundError as ObjectNotFoundError,
 )
-from obstore.store import S3Store as Objects
 
 from mltrack_tasks import layout
 from mltrack_tasks.digest import hex_from_base64, is_composite, part_size_for
-from mltrack_tasks.errors import MLTrackError, NotFoundError
-from mltrack_tasks.stores import s3_settings
+from mltrack_tasks.errors import InvalidInputError, MLTrackError, NotFoundError
 from mltrack_tasks.stores.base import Stat, Store, Upload
 from mltrack_tasks.stores.s3_errors import (
     Failure,
@@ -37,6 +34,7 @@ from mltrack_tasks.stores.s3_errors import (
     failure_of_obstore,
     translate,
 )
+from mltrack_tasks.stores.s3_objects import build_objects
 from mltrack_tasks.stores.s3_settings import CredentialSource, S3Settings, build_client, build_session
 from mltrack_tasks.stores.s3_upload import S3Upload
 
@@ -56,7 +54,7 @@ class S3Store(Store):
         self.client: Any = build_client(self.session, settings)
         self._credentials = CredentialSource(self.session)
         self._attributes: Any = {"Storage-Class": settings.storage_class} if settings.storage_class else None
-        self._plain = self._objects()
+        self._objects = build_objects(self.client, settings, self._credentials)
         self._answered = False
         self._bucket_seen = False
         self._owner_checked = settings.expected_owner is None
@@ -70,11 +68,11 @@ class S3Store(Store):
         return True
 
     def replace(self, key: str, body: bytes | memoryview, etag: str) -> bool:
-        try:
-            self._put(key, body, {"e_tag": etag})
-        except (PreconditionError, ObjectNotFoundError):
-            return False
-        return True
+        if self._put_over(key, body, etag):
+            return True
+        # Ceph RGW compares If-Match with the ETag as it is without quotes, and refuses every quoted one.
+        now = self.head(key)
+        return now is not None and now.etag == etag and self._put_over(key, body, etag.strip('"'))
 
     def upload(self, key: str, size: int, *, replacing: str | None = None) -> Upload:
         self._check_owner()
@@ -82,12 +80,12 @@ class S3Store(Store):
 
     def get(self, key: str) -> bytes:
         with self._errors("get", key):
-            return bytes(obstore.get(self._plain, self._full(key)).bytes())
+            return bytes(obstore.get(self._objects, self._full(key)).bytes())
 
     def get_range(self, key: str, start: int, length: int) -> bytes | memoryview:
         with self._errors("get", key):
             try:
-                found = obstore.get_range(self._plain, self._full(key), start=start, length=length)
+                found = obstore.get_range(self._objects, self._full(key), start=start, length=length)
                 return memoryview(found)  # not copied: ranges are large and several are in flight
             except BaseError as error:
                 if failure_of_obstore(error).code in ("InvalidRange", "416"):
@@ -103,53 +101,29 @@ class S3Store(Store):
             return None
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Stat]:
+        base = self._full(prefix.rstrip("/")) + "/" if prefix else f"{self.settings.prefix}/".lstrip("/")
         last = after
         try:
-            for stat in self._list_fast(prefix, after):
+            for stat in self._list_fast(base, after):
                 last = stat.key
                 yield stat
-        except InvalidPathError:
-            # A foreign key (a//b, a/../b) that obstore refuses to name ends its listing; boto3 shows all.
-            yield from self._list_all(prefix, last)
+        except (InvalidPathError, InvalidInputError):
+            # A foreign key (a//b, a/../b), which obstore can neither name nor begin after; boto3 can.
+            yield from self._list_all(base, last)
 
     def delete(self, keys: Iterable[str]) -> None:
         full = [self._full(key) for key in keys]
         for start in range(0, len(full), DELETE_BATCH):
             with self._errors("delete", full[start]):
-                obstore.delete(self._plain, full[start : start + DELETE_BATCH])
+                obstore.delete(self._objects, full[start : start + DELETE_BATCH])
 
     def outer(self) -> Iterator[Store]:
         parts = self.settings.prefix.split("/") if self.settings.prefix else []
         for count in reversed(range(len(parts))):
-            yield S3Store(replace(self.settings, prefix="/".join(parts[:count])))
-
-    def _objects(self) -> Objects:
-        """An obstore client; every setting is given, so that no AWS_* variable changes what it does."""
-        settings = self.settings
-        endpoint: str = self.client.meta.endpoint_url
-        config: dict[str, Any] = {
-            "endpoint": endpoint,
-            "region": self.client.meta.region_name or "us-east-1",
-            "virtual_hosted_style_request": False,
-            "checksum_algorithm": "sha256",
-            "conditional_put": "etag",
-            "skip_signature": False,
-            "request_payer": settings.request_payer,
-            "disable_tagging": True,
-        }
-        if settings.encryption:
-            config["server_side_encryption"] = settings.encryption
-        if settings.kms_key_id:
-            config["sse_kms_key_id"] = settings.kms_key_id
-        if settings.bucket_key is not None:
-            config["sse_bucket_key_enabled"] = settings.bucket_key
-        return Objects(
-            settings.bucket,
-            config=config,  # type: ignore[arg-type]
-            client_options=_client_options(settings, endpoint),
-            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=1)},
-            credential_provider=self._credentials,
-        )
+            outer = copy(self)  # of the same bucket: session and clients are shared
+            outer.settings = replace(self.settings, prefix="/".join(parts[:count]))
+            outer.location = outer.settings.location
+            yield outer
 
     def _full(self, key: str) -> str:
         prefix = self.settings.prefix
@@ -161,12 +135,19 @@ class S3Store(Store):
         attributes = self._attributes if layout.parse_blob_key(key) else None
         with self._errors("put", key):
             obstore.put(
-                self._plain, self._full(key), body, mode=mode, attributes=attributes, use_multipart=False
+                self._objects, self._full(key), body, mode=mode, attributes=attributes, use_multipart=False
             )
+
+    def _put_over(self, key: str, body: bytes | memoryview, etag: str) -> bool:
+        try:
+            self._put(key, body, {"e_tag": etag})
+        except (PreconditionError, ObjectNotFoundError, NotFoundError):
+            return False
+        return True
 
     def _head(self, key: str, full: str) -> Stat:
         with self._errors("head", key):
-            meta = obstore.head(self._plain, full)
+            meta = obstore.head(self._objects, full)
         return Stat(key, meta["size"], meta["e_tag"], meta["last_modified"])
 
     def _head_checksum(self, key: str, full: str) -> Stat:
@@ -179,35 +160,38 @@ class S3Store(Store):
         self._answered = True
         return _stat(key, raw)
 
-    def _list_fast(self, prefix: str, after: str) -> Iterator[Stat]:
-        base = self._full(prefix.rstrip("/")) + "/" if prefix else f"{self.settings.prefix}/".lstrip("/")
+    def _list_fast(self, base: str, after: str) -> Iterator[Stat]:
         cut = len(self.settings.prefix) + 1 if self.settings.prefix else 0
         offset = self._full(after) if after else None
-        with self._errors("list", prefix):
-            for chunk in obstore.list(self._plain, base or None, offset=offset):
+        with self._errors("list", base[cut:]):
+            for chunk in obstore.list(self._objects, base or None, offset=offset):
                 for meta in chunk:
                     if meta["path"].startswith(base):  # not the folder's own placeholder object
                         yield Stat(meta["path"][cut:], meta["size"], meta["e_tag"], meta["last_modified"])
 
-    def _list_all(self, prefix: str, after: str) -> Iterator[Stat]:
-        base = f"{self.settings.prefix}/".lstrip("/")
+    def _list_all(self, base: str, after: str) -> Iterator[Stat]:
+        root = f"{self.settings.prefix}/".lstrip("/")
         pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.settings.bucket, Prefix=base + prefix, StartAfter=base + after if after else ""
+            Bucket=self.settings.bucket, Prefix=base, StartAfter=root + after if after else ""
         )
-        with botocore_errors("list", f"{self.location}/{prefix}"):
+        with botocore_errors("list", f"s3://{self.settings.bucket}/{base}"):
             for page in pages:
                 for raw in page.get("Contents", ()):
-                    yield Stat(raw["Key"][len(base) :], raw["Size"], raw["ETag"], raw["LastModified"])
+                    if raw["Key"] != base:  # the folder's own placeholder object
+                        yield Stat(raw["Key"][len(root) :], raw["Size"], raw["ETag"], raw["LastModified"])
 
     @contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:
         """Translate what obstore raises in this block; note that the server has answered."""
         try:
             yield
-        except (AlreadyExistsError, PreconditionError, InvalidPathError):
-            self._answered = True
+        except InvalidPathError:
             raise
         except (BaseError, FileNotFoundError) as error:
+            # A refused condition of a PUT is an answer for its caller; elsewhere obstore calls any 409 so.
+            if verb == "put" and isinstance(error, (AlreadyExistsError, PreconditionError)):
+                self._answered = True
+                raise
             raise self._translated(error, verb, key) from error
         self._answered = True
 
@@ -249,21 +233,6 @@ class S3Store(Store):
                     Bucket=self.settings.bucket, ExpectedBucketOwner=self.settings.expected_owner
                 )
             self._owner_checked = True
-
-
-def _client_options(settings: S3Settings, endpoint: str) -> Any:
-    options: dict[str, Any] = {
-        "allow_http": endpoint.startswith("http://"),
-        "connect_timeout": timedelta(seconds=s3_settings.CONNECT_TIMEOUT),
-        "read_timeout": timedelta(seconds=s3_settings.READ_TIMEOUT),
-        "timeout": timedelta(seconds=s3_settings.REQUEST_TIMEOUT),
-        "pool_max_idle_per_host": str(settings.max_workers + 2),
-    }
-    if settings.verify is False:
-        options["allow_invalid_certificates"] = True
-    elif isinstance(settings.verify, str):
-        options["root_certificate"] = Path(settings.verify).read_bytes()
-    return options
 
 
 def _stat(key: str, raw: dict[str, Any]) -> Stat:

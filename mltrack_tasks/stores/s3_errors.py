@@ -46,7 +46,8 @@ _Row = tuple[type[MLTrackError], str]
 CODES: dict[str, _Row] = {
     **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "AccountProblem", "403"), (AccessError, _GRANT)),
     **dict.fromkeys(
-        ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity"), (AccessError, _CHECK_KEYS)
+        ("InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch", "InvalidSecurity"),
+        (AccessError, _CHECK_KEYS),
     ),
     **dict.fromkeys(
         ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "RequestExpired"),
@@ -100,12 +101,17 @@ CODES: dict[str, _Row] = {
         ("NotImplemented", "MethodNotAllowed", "501", "405"),
         (AccessError, "This server lacks the operation; use one that has it (see check_access)."),
     ),
+    "NoRegionError": (AccessError, "Set region_name, or AWS_DEFAULT_REGION."),
+    "ParamValidationError": (
+        InvalidInputError,
+        "Check the options of the credentials block, such as assume_role_kwargs.",
+    ),
     **dict.fromkeys(
         ("QuotaExceeded", "XMinioStorageFull", "507"), (AccessError, "The server is full; free some space.")
     ),
 }
 
-_XML_CODE = re.compile(r"<Code>([^<]{1,80})</Code>")
+_XML_CODE = re.compile(r"<Code>([^<]{1,80})</Code>|\(code: (\w{1,80})\)")
 _XML_MESSAGE = re.compile(r"<Message>([^<]{0,300})</Message>")
 _STATUS = re.compile(r"status(?: code)?: (\d{3})")
 _KIND = re.compile(r"kind: (\w+)")
@@ -123,7 +129,10 @@ _BAD_CONFIG = (
     "InvalidConfigError",
     "InfiniteLoopConfigError",
 )
-_UNREACHABLE = ("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError")
+_UNREACHABLE = (
+    *("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError"),
+    *("ProxyConnectionError", "SSLError"),
+)
 
 
 @dataclass(frozen=True)
@@ -138,12 +147,14 @@ class Failure:
 def failure_of_obstore(error: BaseException) -> Failure:
     """Read an obstore error's text -> the service's code and message."""
     text = str(error)
+    if "redirect without LOCATION" in text:
+        return Failure("PermanentRedirect", "the bucket is in another region")
     code, message, status, kind = (
-        found.group(1) if (found := pattern.search(text)) else ""
+        next(filter(None, found.groups()), "") if (found := pattern.search(text)) else ""
         for pattern in (_XML_CODE, _XML_MESSAGE, _STATUS, _KIND)
     )
-    if not code and not status and kind == "Connect":
-        return Failure("unreachable", _first_line(text), unreachable=True)
+    if not code and not status and kind in ("Connect", "Timeout"):
+        return Failure(kind, _first_line(text), unreachable=True)
     return Failure(code or status or kind or type(error).__name__, message or _first_line(text))
 
 
@@ -166,9 +177,10 @@ def translate(failure: Failure, verb: str, where: str, *, answered: bool) -> MLT
     action = ACTIONS.get(verb, verb)
     said = f"{failure.code}: {failure.message}" if failure.message else failure.code
     what = f"{action} on {where} failed: {said}."
-    details = {"code": failure.code, "action": action, "where": where}
     kind, advice = _row(failure, answered)
-    return kind(f"{what} {advice.format(action=action)}", details=details)
+    fix = advice.format(action=action)
+    details = {"code": failure.code, "action": action, "where": where, "fix": fix}
+    return kind(f"{what} {fix}", details=details)
 
 
 def _row(failure: Failure, answered: bool) -> _Row:

@@ -1,0 +1,1 @@
+"""The parts of ``s3_integration_demo.py``."""

@@ -1,0 +1,67 @@
+"""The obstore client of an S3 store: every setting given, so that no AWS_* variable changes what it does."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from obstore.store import S3Store
+
+from mltrack_tasks.stores.s3_settings import (
+    CONNECT_TIMEOUT,
+    READ_TIMEOUT,
+    REQUEST_TIMEOUT,
+    CredentialSource,
+    S3Settings,
+)
+
+
+def build_objects(client: Any, settings: S3Settings, credentials: CredentialSource) -> S3Store:
+    """Make the obstore client that speaks to the endpoint and region of the boto3 ``client``.
+
+    It retries nothing: that is the work of ``RetryingStore``.
+    """
+    endpoint: str = client.meta.endpoint_url
+    return S3Store(
+        settings.bucket,
+        config=_config(settings, endpoint, client.meta.region_name),
+        client_options=_client_options(settings, endpoint),
+        retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=1)},
+        credential_provider=credentials,
+    )
+
+
+def _config(settings: S3Settings, endpoint: str, region: str | None) -> Any:
+    config: dict[str, Any] = {
+        "endpoint": endpoint,
+        "region": region or "us-east-1",
+        "virtual_hosted_style_request": False,
+        "checksum_algorithm": "sha256",
+        "conditional_put": "etag",
+        "skip_signature": False,
+        "request_payer": settings.request_payer,
+        "disable_tagging": True,
+    }
+    if settings.encryption:
+        config["server_side_encryption"] = settings.encryption
+    if settings.kms_key_id:
+        config["sse_kms_key_id"] = settings.kms_key_id
+    if settings.bucket_key is not None:
+        config["sse_bucket_key_enabled"] = settings.bucket_key
+    return config
+
+
+def _client_options(settings: S3Settings, endpoint: str) -> Any:
+    options: dict[str, Any] = {
+        "allow_http": endpoint.startswith("http://"),
+        "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT),
+        "read_timeout": timedelta(seconds=READ_TIMEOUT),
+        "timeout": timedelta(seconds=REQUEST_TIMEOUT),
+        "pool_max_idle_per_host": str(settings.max_workers + 2),
+    }
+    if settings.verify is False:
+        options["allow_invalid_certificates"] = True
+    elif isinstance(settings.verify, str):
+        options["root_certificate"] = Path(settings.verify).read_bytes()
+    return options

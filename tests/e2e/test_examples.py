@@ -1,0 +1,84 @@
+"""Every example runs, prints what its reader is told to expect, and stays short."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers.process import running
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = EXAMPLES.parent
+RUNNER = Path(__file__).with_name("run_examples.py")
+NO_EXAMPLES = {"make_data.py", "s3_integration_demo.py"}
+MOST_LINES = 22
+
+EXPECTED = {
+    "basic_data_storage.py": """\
+back by its ref: True
+back by its text: True
+experiment_results (3, 2) ('a', 'b') {'date': '2024-01-15', 'experiment': 'baseline'}
+""",
+    "content_deduplication.py": """\
+dataset_v1 created
+dataset_v2 present
+dataset_v3 created
+same blob: True
+another blob: True
+""",
+    "storing_ml_runs.py": """\
+exp_20240115_001 ['model_params', 'test_data', 'train_data'] {'accuracy': 0.89, 'f1': 0.87} \
+{'model_params': {'max_depth': 10}}
+back: True
+""",
+    "tasks_in_a_flow.py": "train {'learning_rate': 0.1} (3, 2)\n",
+    "tasks_in_an_async_flow.py": """\
+{'answer': 0, 'question': 0}
+{'answer': 1, 'question': 1}
+{'answer': 4, 'question': 2}
+""",
+    "tasks_mapped.py": "january (31, 1) True\nfebruary (28, 1) True\nmarch (31, 1) True\n",
+    "tasks_on_dask.py": "sums: [0, 4, 8, 12]\n",
+    "tasks_outside_a_flow.py": """\
+notes.txt bin 15
+the loss falls
+created again: False b'the loss falls\\n'
+""",
+    "tasks_submitted.py": "sums: [6, 14]\n",
+}
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("examples")
+    for name in ("work", "temporary"):
+        (folder / name).mkdir()
+    answer = folder / "results.json"
+    command = [sys.executable, RUNNER, answer, folder / "work", *(EXAMPLES / name for name in EXPECTED)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "temporary")}
+    with running("examples", [str(part) for part in command], folder / "log", env) as child:
+        assert child.process.wait(240) == 0, child.tail()
+    found: dict[str, dict[str, str]] = json.loads(answer.read_text())
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_an_example_prints_what_it_promises(name: str, results: dict[str, dict[str, str]]) -> None:
+    assert results[name] == {"output": EXPECTED[name], "failure": ""}
+
+
+def test_no_example_is_left_out() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} - NO_EXAMPLES == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_an_example_is_short_and_guarded(name: str) -> None:
+    text = (EXAMPLES / name).read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    assert 'if __name__ == "__main__":' in text

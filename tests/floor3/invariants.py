@@ -1,0 +1,172 @@
+"""What must hold of a store's content at any moment, each as a function that names what breaks it.
+
+They look at the store itself, past the functions under test, and parse keys and records on their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from mltrack_tasks.stores.base import Store
+
+_KNOWN = re.compile(
+    r"format\.json"
+    r"|data/(?P<dd>[0-9a-f]{2})/(?P=dd)[0-9a-f]{62}/(data\.(parquet|npy|json|bin)|metadata\.json|multipart\.json)"
+    r"|names/[A-Za-z0-9._%-]+/[0-9a-f]{64}\.json"
+    r"|manifests/[A-Za-z0-9._%-]+(~[0-9]{8})?\.json"
+    r"|runs/log/[0-9]{4}-[0-9]{2}-[0-9]{2}/[A-Za-z0-9._%-]+~[0-9]{8}"
+    r"|runs/(by_project|by_date|by_type|by_model)/[A-Za-z0-9._%-]+/[A-Za-z0-9._%-]+"
+    r"|runs/by_data/(?P<pp>[0-9a-f]{2})/(?P=pp)[0-9a-f]{62}/(~name~)?[A-Za-z0-9._%-]+"
+)
+
+
+def check_always(store: Store) -> None:
+    """What holds even right after a crash."""
+    every_key_is_known(store)
+    every_blob_hashes_to_its_key(store)
+    every_ref_resolves(store)
+    every_ref_is_pinned(store)
+    every_manifest_is_in_the_log(store)
+    every_described_blob_has_metadata(store)
+    every_view_has_a_manifest(store)
+
+
+def check_finished(store: Store) -> None:
+    """What holds when the last call on everything has succeeded."""
+    check_always(store)
+    views_equal_records(store)
+    nothing_is_there_twice(store)
+
+
+def every_key_is_known(store: Store) -> None:
+    strange = [key for key in keys(store) if not _KNOWN.fullmatch(key)]
+    assert not strange, strange
+
+
+def every_blob_hashes_to_its_key(store: Store) -> None:
+    for key in blobs(store):
+        assert hashlib.sha256(store.get(key)).hexdigest() == key.split("/")[2], key
+
+
+def every_ref_resolves(store: Store) -> None:
+    for key, ref in refs(store):
+        stat = store.head(ref["storage_path"])
+        assert stat is not None, (key, ref)
+        assert stat.size == ref["size_bytes"], (key, ref)
+
+
+def every_ref_is_pinned(store: Store) -> None:
+    for key, ref in refs(store):
+        digest = ref["hash"]
+        holder = f"~name~{key.split('/')[1]}" if key.startswith("names/") else _run_of(key)
+        pin = f"runs/by_data/{digest[:2]}/{digest}/{holder}"
+        assert store.head(pin) is not None, (key, pin)
+
+
+def every_manifest_is_in_the_log(store: Store) -> None:
+    logged = {key.rsplit("/", 1)[1] for key in keys(store) if key.startswith("runs/log/")}
+    for key in keys(store):
+        if key.startswith("manifests/"):
+            assert f"{_run_of(key)}~{_revision_of(key):08d}" in logged, key
+
+
+def every_described_blob_has_metadata(store: Store) -> None:
+    """Metadata comes before the data that it describes."""
+    there = set(keys(store))
+    for key in blobs(store):
+        if not key.endswith(".bin"):
+            assert f"{key.rsplit('/', 1)[0]}/metadata.json" in there, key
+
+
+def every_view_has_a_manifest(store: Store) -> None:
+    runs = {_run_of(key) for key in keys(store) if key.startswith("manifests/")}
+    for key in _views(store):
+        assert key.rsplit("/", 1)[1] in runs, key
+
+
+def views_equal_records(store: Store) -> None:
+    """Every revision that is stored has its entries, and there are no others."""
+    expected = set()
+    for key in keys(store):
+        if key.startswith("manifests/"):
+            expected |= set(_views_of(key, json.loads(store.get(key))))
+    assert _views(store) == expected
+
+
+def nothing_is_there_twice(store: Store) -> None:
+    """One record for one thing: equal contents stand under one name only once."""
+    contents = Counter(
+        (key.rsplit("/", 1)[0], _run_of(key) if key.startswith("manifests/") else "", _content(store, key))
+        for key in records(store)
+    )
+    assert set(contents.values()) <= {1}, contents
+    assert max(Counter(keys(store)).values(), default=1) == 1
+
+
+def keys(store: Store) -> list[str]:
+    return [stat.key for stat in store.list("") if not stat.key.startswith((".tmp/", "gc/"))]
+
+
+def blobs(store: Store) -> list[str]:
+    return [key for key in keys(store) if key.startswith("data/") and "/data." in key]
+
+
+def records(store: Store) -> list[str]:
+    return [key for key in keys(store) if key.startswith(("names/", "manifests/"))]
+
+
+def refs(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every ref of every record, with the record's key."""
+    for key in records(store):
+        content = json.loads(store.get(key))["content"]
+        if key.startswith("names/"):
+            yield key, content["ref"]
+        else:
+            for group in ("data", "inputs", "outputs"):
+                for ref in content[group].values():
+                    yield key, ref
+
+
+def without_days(found: list[str]) -> list[str]:
+    """Leave the day of storing out of log entries, which a test may cross."""
+    return sorted({re.sub(r"^runs/log/[^/]+/", "runs/log/", key) for key in found})
+
+
+def _views(store: Store) -> set[str]:
+    return {key for key in keys(store) if re.match(r"runs/by_(project|date|type|model)/", key)}
+
+
+def _views_of(key: str, record: dict[str, Any]) -> Iterator[str]:
+    content, at = record["content"], record["provenance"]["at"]
+    values = {
+        "by_project": content["project"],
+        "by_type": content["run_type"],
+        "by_model": content["model"],
+        "by_date": datetime.fromisoformat(content["started_at"] or at).date().isoformat(),
+    }
+    for mode in content["storage_modes"]:
+        if mode != "flat":
+            yield f"runs/{mode}/{_segment(values[mode])}/{_run_of(key)}"
+
+
+def _segment(name: str) -> str:
+    plain = re.compile(rb"[A-Za-z0-9._-]")
+    return "".join(chr(b) if plain.match(bytes([b])) else f"%{b:02X}" for b in name.encode())
+
+
+def _run_of(key: str) -> str:
+    return key.removeprefix("manifests/").removesuffix(".json").partition("~")[0]
+
+
+def _revision_of(key: str) -> int:
+    return int(key.removesuffix(".json").partition("~")[2] or 1)
+
+
+def _content(store: Store, key: str) -> str:
+    return json.dumps(json.loads(store.get(key))["content"], sort_keys=True)

@@ -1,0 +1,34 @@
+"""What each of several processes does in tests/floor3/test_races.py. Imports little: there are many."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mltrack_tasks.content import store_file
+from mltrack_tasks.errors import ConflictError
+from mltrack_tasks.runs import store_run
+from mltrack_tasks.stores import open_directory, open_s3
+from mltrack_tasks.stores.s3_settings import S3Settings
+from tests.floor3.limits import shrink
+
+
+def work(where: str | S3Settings, file: str, start: Any, results: Any) -> None:
+    """Store one file and one run, at the same moment as the others -> (ref, outcome of the run)."""
+    shrink(setattr)
+    store = open_directory(where) if isinstance(where, str) else open_s3(where)
+    start.wait(60)
+    try:
+        ref = str(store_file(store, file, "large"))
+        results.put((ref, _run(store)))
+    except BaseException as error:
+        results.put((repr(error), "failed"))
+        raise
+
+
+def _run(store: Any) -> str:
+    try:
+        store_run(store, "r", {"process": os.getpid()}, storage_mode="flat")
+    except ConflictError as error:
+        return type(error).__name__
+    return "created"
