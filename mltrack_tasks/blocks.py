@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from prefect.blocks.core import Block
+from prefect.blocks.core import Block, schema_extra
 from prefect_aws import AwsCredentials, MinIOCredentials
-from pydantic import ConfigDict, Field, HttpUrl, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    FieldSerializationInfo,
+    HttpUrl,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.stores import DEFAULT_CACHE_BYTES, Store, open_directory, open_s3
@@ -23,6 +32,12 @@ _BUCKET_FIELDS = (
     *("kms_key_id", "s3_extra_args", "expected_bucket_owner"),
 )
 """Fields that mean nothing to a directory."""
+
+
+def _schema(schema: dict[str, Any], model: Any) -> None:
+    """Add to Prefect's description of a block what the API and its UI must mask beside SecretStr fields."""
+    schema_extra(schema, model)
+    schema["secret_fields"].append("credentials.aws_session_token")
 
 
 class MLTrackStore(Block):
@@ -39,7 +54,7 @@ class MLTrackStore(Block):
         ```
     """
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, json_schema_extra=_schema)
 
     _block_type_name = "MLTrack Store"
     _block_type_slug = "mltrack-store"
@@ -133,6 +148,17 @@ class MLTrackStore(Block):
         elif useless := [name for name in _BUCKET_FIELDS if getattr(self, name)]:
             raise InvalidInputError(f"A directory has no {', '.join(useless)}: leave out, or give a bucket.")
         return self
+
+    @field_serializer("credentials", mode="wrap")
+    def _mask_token(
+        self, value: Any, handler: SerializerFunctionWrapHandler, info: FieldSerializationInfo
+    ) -> Any:
+        """Mask the session token, no SecretStr: Prefect keeps the parameters of flow runs as JSON."""
+        shown = handler(value)
+        whole = (info.context or {}).get("include_secrets")
+        if not whole and isinstance(shown, dict) and shown.get("aws_session_token"):
+            shown["aws_session_token"] = "**********"
+        return shown
 
     @property
     def location(self) -> str:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from mltrack_tasks.codecs.column import ColumnPlan, expect, fill, no_nulls, refuse
 from mltrack_tasks.codecs.parquet import pack_array, unpack_array
 from mltrack_tasks.codecs.spec import Spec, get
+from mltrack_tasks.errors import FormatError
 
 _MASKED: dict[str, Any] = {
     str(dtype): dtype
@@ -89,12 +90,20 @@ def restore_string(spec: Spec, column: Any) -> Any:
     storage, na = get(spec, "storage", str), get(spec, "na", str)
     if storage not in ("python", "pyarrow") or na not in ("NA", "nan"):
         raise ValueError(f"string storage {storage!r} with {na!r} is not known")
-    # The dtype of NA is spelled without na_value, which older versions of pandas do not take.
-    dtype: Any = pd.StringDtype(storage) if na == "NA" else pd.StringDtype(storage, na_value=np.nan)
+    dtype = _string_dtype(storage, na)
     expect(column, pa.large_string())
     if storage == "python":
         return pd.array(fill(column, object), dtype=dtype)
     return dtype.__from_arrow__(column)
+
+
+def _string_dtype(storage: str, na: str) -> Any:
+    if na == "NA":
+        return pd.StringDtype(storage)
+    try:
+        return pd.StringDtype(storage, na_value=np.nan)
+    except TypeError as error:
+        raise FormatError("The frame has columns of dtype str: upgrade pandas to 2.3.") from error
 
 
 def plan_arrow(array: Any, where: str) -> ColumnPlan:

@@ -11,8 +11,9 @@ from mltrack_tasks.errors import TransientError
 from mltrack_tasks.stores.base import Stat, Store, Upload, WrapperStore, WrapperUpload
 
 TRIES = 3
-DEADLINE = 30.0
-"""[s] after the first try, past which no further one begins."""
+DEADLINE = 13.0
+"""[s] after the start of the first try, past which no further one begins. The last one may take as long as it
+takes to connect and to read in vain (5 s + 12 s): 30 s in all."""
 FIRST_PAUSE = 0.2
 """[s] before the second try, doubled for each further one and drawn at random between half and all of it."""
 

@@ -38,6 +38,8 @@ from mltrack_tasks.stores.s3_objects import build_objects
 from mltrack_tasks.stores.s3_settings import CredentialSource, S3Settings, build_client, build_session
 from mltrack_tasks.stores.s3_upload import S3Upload
 
+LARGE_BODY = 512 * 1024
+"""[bytes] A larger body may take longer to send than an answer may take to begin (READ_TIMEOUT)."""
 DELETE_BATCH = 1_000
 """Keys of one DeleteObjects request."""
 
@@ -55,6 +57,7 @@ class S3Store(Store):
         self._credentials = CredentialSource(self.session)
         self._attributes: Any = {"Storage-Class": settings.storage_class} if settings.storage_class else None
         self._objects = build_objects(self.client, settings, self._credentials)
+        self._large_objects = build_objects(self.client, settings, self._credentials, large=True)
         self._answered = False
         self._bucket_seen = False
         self._owner_checked = settings.expected_owner is None
@@ -76,7 +79,10 @@ class S3Store(Store):
 
     def upload(self, key: str, size: int, *, replacing: str | None = None) -> Upload:
         self._check_owner()
-        return S3Upload(self.client, self.settings, self._full(key), part_size_for(size), replacing)
+        part_size_for(size)
+        upload = S3Upload(self.client, self.settings, self._full(key), replacing, answered=self._answered)
+        self._answered = True
+        return upload
 
     def get(self, key: str) -> bytes:
         with self._errors("get", key):
@@ -112,9 +118,10 @@ class S3Store(Store):
             yield from self._list_all(base, last)
 
     def delete(self, keys: Iterable[str]) -> None:
-        full = [self._full(key) for key in keys]
+        batch = list(keys)
+        full = [self._full(key) for key in batch]
         for start in range(0, len(full), DELETE_BATCH):
-            with self._errors("delete", full[start]):
+            with self._errors("delete", batch[start]):
                 obstore.delete(self._objects, full[start : start + DELETE_BATCH])
 
     def outer(self) -> Iterator[Store]:
@@ -133,10 +140,9 @@ class S3Store(Store):
     def _put(self, key: str, body: bytes | memoryview, mode: Any) -> None:
         self._check_owner()
         attributes = self._attributes if layout.parse_blob_key(key) else None
+        objects = self._objects if len(body) <= LARGE_BODY else self._large_objects
         with self._errors("put", key):
-            obstore.put(
-                self._objects, self._full(key), body, mode=mode, attributes=attributes, use_multipart=False
-            )
+            obstore.put(objects, self._full(key), body, mode=mode, attributes=attributes, use_multipart=False)
 
     def _put_over(self, key: str, body: bytes | memoryview, etag: str) -> bool:
         try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from obstore.exceptions import UnknownConfigurationKeyError
 from obstore.store import S3Store
 
 from mltrack_tasks.stores.s3_settings import (
@@ -17,19 +19,29 @@ from mltrack_tasks.stores.s3_settings import (
 )
 
 
-def build_objects(client: Any, settings: S3Settings, credentials: CredentialSource) -> S3Store:
+def build_objects(
+    client: Any, settings: S3Settings, credentials: CredentialSource, *, large: bool = False
+) -> S3Store:
     """Make the obstore client that speaks to the endpoint and region of the boto3 ``client``.
 
-    It retries nothing: that is the work of ``RetryingStore``.
+    It retries nothing: that is the work of ``RetryingStore``. The one for ``large`` bodies waits up to
+    REQUEST_TIMEOUT for an answer: obstore's read timeout runs while a body is still being sent, so it would
+    break every PUT that a slow line cannot finish within it.
     """
     endpoint: str = client.meta.endpoint_url
-    return S3Store(
+    config = _config(settings, endpoint, client.meta.region_name)
+    make = partial(
+        S3Store,
         settings.bucket,
-        config=_config(settings, endpoint, client.meta.region_name),
-        client_options=_client_options(settings, endpoint),
+        client_options=_client_options(settings, endpoint, large),
         retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=1)},
         credential_provider=credentials,
     )
+    try:
+        # Of its own, or from the environment, this one wins over ``endpoint``; an old obstore lacks it.
+        return make(config={**config, "aws_endpoint_url_s3": endpoint})
+    except UnknownConfigurationKeyError:
+        return make(config=config)
 
 
 def _config(settings: S3Settings, endpoint: str, region: str | None) -> Any:
@@ -40,6 +52,8 @@ def _config(settings: S3Settings, endpoint: str, region: str | None) -> Any:
         "checksum_algorithm": "sha256",
         "conditional_put": "etag",
         "skip_signature": False,
+        "unsigned_payload": False,
+        "s3_express": False,
         "request_payer": settings.request_payer,
         "disable_tagging": True,
     }
@@ -52,14 +66,15 @@ def _config(settings: S3Settings, endpoint: str, region: str | None) -> Any:
     return config
 
 
-def _client_options(settings: S3Settings, endpoint: str) -> Any:
+def _client_options(settings: S3Settings, endpoint: str, large: bool) -> Any:
     options: dict[str, Any] = {
         "allow_http": endpoint.startswith("http://"),
         "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT),
-        "read_timeout": timedelta(seconds=READ_TIMEOUT),
         "timeout": timedelta(seconds=REQUEST_TIMEOUT),
         "pool_max_idle_per_host": str(settings.max_workers + 2),
     }
+    if not large:
+        options["read_timeout"] = timedelta(seconds=READ_TIMEOUT)
     if settings.verify is False:
         options["allow_invalid_certificates"] = True
     elif isinstance(settings.verify, str):

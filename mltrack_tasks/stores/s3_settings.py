@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 5
 """[s] to reach the server."""
-READ_TIMEOUT = 20
-"""[s] without a byte from the server. Three tries and their pauses end within 75 s even so; an endpoint that
-does not answer the first time is given up at once."""
+READ_TIMEOUT = 12
+"""[s] without a byte from the server. MinIO sends a blank every 10 s while it completes a large upload."""
 REQUEST_TIMEOUT = 600
 """[s] for one whole request: 64 MiB on a slow line (1 Mbit/s) take 540 s."""
 CREDENTIALS_TTL = timedelta(minutes=8)
@@ -117,7 +116,20 @@ def build_session(settings: S3Settings) -> boto3.Session:
             profile_name=keys.profile,
             region_name=settings.region,
         )
+        _limit_waiting(session)
         return _assume_role(session, keys, keys.assume_role_arn) if keys.assume_role_arn else session
+
+
+def _limit_waiting(session: boto3.Session) -> None:
+    """Give the clients by which botocore fetches credentials (STS, SSO) our patience, not its 5 x 60 s."""
+    from botocore.config import Config
+
+    core: Any = session._session
+    core.set_default_client_config(
+        Config(
+            connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries={"total_max_attempts": 1}
+        )
+    )
 
 
 def _assume_role(session: boto3.Session, keys: Keys, role: str) -> boto3.Session:

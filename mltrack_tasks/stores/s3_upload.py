@@ -21,7 +21,7 @@ class S3Upload(Upload):
     """One multipart upload. Each part carries its SHA-256, so that S3 refuses a damaged one."""
 
     def __init__(
-        self, client: Any, settings: S3Settings, key: str, part_size: int, replacing: str | None
+        self, client: Any, settings: S3Settings, key: str, replacing: str | None, *, answered: bool
     ) -> None:
         self._client = client
         self._target = {"Bucket": settings.bucket, "Key": key}
@@ -32,7 +32,7 @@ class S3Upload(Upload):
         self._digests: dict[int, bytes] = {}
         self._lock = threading.Lock()
         self._open = True
-        with botocore_errors("upload", self._where):
+        with botocore_errors("upload", self._where, answered=answered):
             self._id = client.create_multipart_upload(
                 **self._target, **self._payer, **_object_options(settings, key), ChecksumAlgorithm="SHA256"
             )["UploadId"]

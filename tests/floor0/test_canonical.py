@@ -1,4 +1,4 @@
-"""Exact JSON: one byte string per value, one value per byte string, and nothing but IntegrityError on damage."""
+"""Exact JSON: one byte string per value, one value per byte string; damage is an IntegrityError."""
 
 from __future__ import annotations
 
@@ -188,7 +188,8 @@ def test_hostile_bytes_are_an_integrity_error(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"$f":"NaN"}', b'{"$f":1}', b'{"$f":"nan","a":1}', b'{"$x":1}', b'[{"$":1}]', b'{"a":{"$f":[]}}']
+    "body",
+    [b'{"$f":"NaN"}', b'{"$f":1}', b'{"$f":"nan","a":1}', b'{"$x":1}', b'[{"$":1}]', b'{"a":{"$f":[]}}'],
 )
 def test_an_unknown_dollar_form_is_an_integrity_error(body: bytes) -> None:
     with pytest.raises(IntegrityError, match=r"^x has the reserved key '\$"):

@@ -119,7 +119,8 @@ def test_composites_are_told_from_whole_checksums(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-1", "a=-1", "A" * 43 + "=-0", "A" * 43 + "=-01", "A" * 44 + "-1", "A" * 43 + "=-1\n", None, 1]
+    "text",
+    ["", "-1", "a=-1", "A" * 43 + "=-0", "A" * 43 + "=-01", "A" * 44 + "-1", "A" * 43 + "=-1\n", None, 1],
 )
 def test_what_is_not_a_composite(text: object) -> None:
     assert not is_composite(text)

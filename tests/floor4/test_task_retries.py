@@ -27,6 +27,7 @@ from mltrack_tasks import (
     store_run,
     tasks,
 )
+from mltrack_tasks.stores import retry
 from tests.servers.faultproxy import Answer, Fault, FaultProxy
 
 ALL = {
@@ -36,6 +37,12 @@ BLOB = r"/data/../\w+/data\.json"
 AT_ONCE = {"retry_delay_seconds": 0}
 REQUEST_TRIES = 3
 """Tries of the store itself, below those of Prefect."""
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's own pauses between tries are not what is tested here."""
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.001)
 
 
 @pytest.fixture

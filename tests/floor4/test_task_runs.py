@@ -94,35 +94,21 @@ def test_submitted_and_mapped(block: MLTrackStore) -> None:
     assert all(ref.metadata == {"k": 1} for ref in by_name)
 
 
-def test_a_block_in_map_needs_unmapped(block: MLTrackStore) -> None:
-    """A block is iterable, so Prefect takes it apart: it counts the fields, or our task gets one of them."""
-
-    @flow
-    def short() -> None:
-        store_data.map(FRAMES, store=block)
-
-    with pytest.raises(MappingLengthMismatch, match="'store'"):
-        short()
-
+def test_blocks_and_mappings_in_map_need_unmapped(block: MLTrackStore) -> None:
+    """Both are iterable, so Prefect takes them apart: it counts their parts, or our task is given one."""
     fields = len(list(block))
 
     @flow
-    def unlucky() -> Any:
-        return store_data.map(list(range(fields)), store=block).result()
+    def pipeline() -> bool:
+        with pytest.raises(MappingLengthMismatch, match="'store'"):
+            store_data.map(FRAMES, store=block)
+        with pytest.raises(InvalidInputError, match=r"store is tuple.*unmapped"):
+            store_data.map(list(range(fields)), store=block).result()
+        with pytest.raises(InvalidInputError, match=r"not a mapping.*unmapped"):
+            store_data.map([1, 2], metadata={"a": 1, "b": 2}, store=unmapped(block)).result()
+        return True
 
-    with pytest.raises(InvalidInputError, match=r"store is tuple.*unmapped"):
-        unlucky()
-
-
-def test_a_mapping_in_map_needs_unmapped(block: MLTrackStore) -> None:
-    """Prefect maps over the keys of a mapping, and the task says what to do."""
-
-    @flow
-    def pipeline() -> Any:
-        return store_data.map([1, 2], metadata={"a": 1, "b": 2}, store=unmapped(block)).result()
-
-    with pytest.raises(InvalidInputError, match=r"not a mapping.*unmapped"):
-        pipeline()
+    assert pipeline()
 
 
 def test_in_an_async_flow(block: MLTrackStore) -> None:
@@ -158,47 +144,38 @@ def test_a_run_without_id_needs_a_flow(block: MLTrackStore, call: Any) -> None:
         call(data={"a": 1}, storage_mode="flat", store=block)
 
 
-def test_records_say_which_run_wrote_them(block: MLTrackStore) -> None:
+def test_records_and_events_say_which_run_wrote_them(block: MLTrackStore, events: Any) -> None:
     @flow(name="nightly")
-    def pipeline() -> tuple[RunManifest, str, str]:
-        store_data({"a": 1}, name="named", store=block)
-        manifest = store_run(data={"a": 1}, storage_mode="flat", store=block)
-        return manifest, str(runtime.flow_run.id), str(runtime.flow_run.name)
+    def pipeline() -> tuple[RunManifest, str]:
+        store_data({"a": 1}, name="kept", store=block)
+        store_data({"a": 1}, name="forgotten", store=block)
+        forget_data("forgotten", store=block)
+        data = {"a": {"a": 1}}
+        return store_run(data=data, storage_mode="flat", store=block), str(runtime.flow_run.name)
 
-    manifest, run_id, run_name = pipeline()
+    store_data.fn({"a": 0}, store=block)
+    assert events() == []  # outside a run nobody waits for any
 
-    store = block.open()
-    (named,) = [stat.key for stat in store.list("names/")]
-    for provenance in (manifest.provenance, read_record(store, named).provenance):
-        assert provenance["flow_run_id"] == run_id
-        assert provenance["flow_run"] == run_name
-        assert provenance["flow"] == "nightly"
+    manifest, run_name = pipeline()
+
+    (named,) = [stat.key for stat in block.open().list("names/kept/")]
+    for provenance in (manifest.provenance, read_record(block.open(), named).provenance):
+        assert provenance["flow_run_id"] == manifest.run_id
+        assert (provenance["flow"], provenance["flow_run"]) == ("nightly", run_name)
         assert provenance["task_run_id"]
     assert manifest.provenance["task_run"].startswith("mltrack-store-run")
     assert "flow_run_id" not in store_run.fn("alone", storage_mode="flat", store=block).provenance
 
-
-def test_events_for_automations(block: MLTrackStore, events: Any) -> None:
-    @flow
-    def pipeline() -> RunManifest:
-        store_data({"a": 1}, name="named", store=block)
-        forget_data("named", store=block)
-        return store_run(data={"a": {"a": 1}}, storage_mode="flat", store=block)
-
-    manifest = pipeline()
-
-    found = {event.event: event for event in events()}
-    assert list(found) == ["mltrack.data.stored", "mltrack.data.forgotten", "mltrack.run.stored"]
-    stored = found["mltrack.data.stored"]
-    assert stored.resource.id == f"mltrack.{manifest.data_refs['a']}"
-    assert stored.payload == {"name": "named", "bytes": 7, "created": True}
-    related = {resource.id for resource in found["mltrack.run.stored"].related}
-    assert f"prefect.flow-run.{manifest.run_id}" in related
-
-
-def test_outside_a_run_nothing_is_emitted(block: MLTrackStore, events: Any) -> None:
-    store_data.fn({"a": 1}, store=block)
-    assert events() == []
+    stored, again, forgotten, run = events()
+    assert [each.event for each in (stored, again, forgotten, run)] == [
+        *("mltrack.data.stored", "mltrack.data.stored", "mltrack.data.forgotten", "mltrack.run.stored")
+    ]
+    assert stored.resource.id == again.resource.id == f"mltrack.{manifest.data_refs['a']}"
+    assert stored.payload == {"name": "kept", "bytes": 7, "created": True}
+    assert again.payload == {"name": "forgotten", "bytes": 7, "created": False}
+    for event in (stored, again, forgotten, run):
+        related = {resource.id for resource in event.related}
+        assert f"prefect.flow-run.{manifest.run_id}" in related
 
 
 def test_a_cached_task_of_the_user_does_not_care_whether_data_was_new(block: MLTrackStore) -> None:
