@@ -154,9 +154,7 @@ def log_model(model: LogisticRegression, images: np.ndarray) -> str:
         name="model",
         signature=mlflow.models.infer_signature(images, model.predict(images)),
         # Given, because MLflow would otherwise list what is installed on this machine.
-        pip_requirements=[
-            f"{name}=={metadata.version(name)}" for name in ("scikit-learn", "skops")
-        ],
+        pip_requirements=[f"{name}=={metadata.version(name)}" for name in ("scikit-learn", "skops")],
         serialization_format="skops",
     )
     client = mlflow.MlflowClient()
@@ -179,9 +177,7 @@ def neutralise(root: Path) -> None:
 
 def refuse_traces(folder: Path) -> None:
     """Exit with the list of files that name this machine, its user or its folders, if any do."""
-    found = [
-        f"{path}: {trace}" for path in folder.rglob("*") if path.is_file() for trace in traces(path)
-    ]
+    found = [f"{path}: {trace}" for path in folder.rglob("*") if path.is_file() for trace in traces(path)]
     if found:
         sys.exit("These files name this machine; nothing was replaced:\n" + "\n".join(found))
 

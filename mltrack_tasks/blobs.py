@@ -48,6 +48,8 @@ def judge(stat: Stat, source: Source) -> Verdict:
     if stat.sha256 is not None:
         return _equal(stat.sha256, source.digest)
     if stat.composite is not None:
+        if _parts(stat.composite) != _parts_of(source.size):
+            return Verdict.UNKNOWN  # a copy made by something else, in other parts
         return _equal(stat.composite, source.composite())
     plain = _MD5.fullmatch(stat.etag or "")
     if not plain:
@@ -83,17 +85,25 @@ def write_blob(
             store.evict(key)
             observe(Event(events.BLOB_HEALED, key, {"bytes": source.size, "found_bytes": stat.size}))
             return True
+        else:
+            _pause(attempt)  # another writer is replacing it too
     raise TransientError(f"{key} appears and disappears while it is written to {store.location}. Try again.")
 
 
 def require_blob(store: Store, digest: str, format: str, size: int) -> None:
-    """Check by one HEAD that a blob is there in its size: NotFoundError or IntegrityError otherwise."""
+    """Check by one HEAD that a blob is there and readable, with the size and checksum that it should have.
+
+    Raises NotFoundError, ArchivedError, or IntegrityError if the store's own account contradicts the ref.
+    """
     key = layout.blob_key(digest, format)
-    stat = store.head(key)
+    stat = store.head(key, checksum=True)
     if stat is None:
         raise NotFoundError(
             f"{key} is not in {store.location}; store the data there first.", details={"key": key}
         )
+    _require_readable(store, stat, accept_archived=False)
+    if stat.sha256 not in (None, digest):
+        raise damaged(store, key)
     if stat.size != size:
         raise IntegrityError(
             f"{key} in {store.location} has {stat.size:,} bytes, its ref says {size:,}. Store the data again."
@@ -109,6 +119,7 @@ def read_blob(store: Store, digest: str, format: str, size: int | None = None) -
             raise damaged(store, key)
         body = _read_whole(store, key, size)
         if sha256_hex(body) != digest:
+            store.evict(key)
             raise damaged(store, key)
     return body
 
@@ -144,6 +155,14 @@ def damaged(store: Store, key: str) -> IntegrityError:
         "to replace it, or restore it from a replica or an older object version.",
         details={"key": key},
     )
+
+
+def _parts(composite: str) -> int:
+    return int(composite.rpartition("-")[2])
+
+
+def _parts_of(size: int) -> int:
+    return -(-size // part_size_for(size)) if size > SINGLE_PUT_LIMIT else 0
 
 
 def _equal(found: str, expected: str) -> Verdict:
@@ -189,6 +208,7 @@ def _send_parts(store: Store, upload: Upload, source: Source) -> bool:
             yield number, body
 
     digests = list(map_ordered(partial(_send_part, upload), numbered(), store.max_workers))
+    source.require_unchanged()
     if whole.hexdigest() != source.digest:
         raise changed(f"The source of {source.digest}")
     content = {"part_size": part_size_for(source.size), "composite": composite_checksum(digests)}

@@ -178,8 +178,7 @@ class MLTrackStore(Block):
                 cache_dir=self.cache_dir,
                 cache_max_bytes=self.cache_max_bytes,
             )
-        surroundings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
-        return _open_shared(self._settings(), self.cache_dir, self.cache_max_bytes, surroundings)
+        return _open_shared(self._settings(), self.cache_dir, self.cache_max_bytes, _surroundings())
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         """What repr, str and rich show: session tokens and role policies are no SecretStr, so no fields."""
@@ -239,13 +238,14 @@ def _keys(credentials: AwsCredentials | MinIOCredentials | None) -> Keys:
     given = bool(credentials.aws_access_key_id)
     if given != bool(secret and secret.get_secret_value()) or (credentials.aws_session_token and not given):
         raise InvalidInputError("aws_access_key_id and aws_secret_access_key go together: give both or none.")
-    options = credentials.assume_role_kwargs.get_params_override() if credentials.assume_role_arn else {}
+    role = getattr(credentials, "assume_role_arn", None)  # prefect-aws has it since 0.7
+    options = credentials.assume_role_kwargs.get_params_override() if role else {}
     return Keys(
         access_key=credentials.aws_access_key_id or None,
         secret_key=secret.get_secret_value() or None if secret else None,
         session_token=credentials.aws_session_token or None,
         profile=credentials.profile_name or None,
-        assume_role_arn=credentials.assume_role_arn or None,
+        assume_role_arn=role or None,
         assume_role_options=tuple(sorted((key, _hashable(value)) for key, value in options.items())),
     )
 
@@ -270,6 +270,18 @@ def _verification(parameters: Any) -> bool | str:
         return True
     bundle = parameters.verify_cert_path or parameters.verify
     return bundle if isinstance(bundle, bool) else str(bundle) if bundle else True
+
+
+def _surroundings() -> tuple[tuple[str, str], ...]:
+    """What the default chain reads: the AWS_* variables, and when its two files were last written."""
+    variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    for name, default in (
+        ("AWS_CONFIG_FILE", "~/.aws/config"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+    ):
+        path = os.path.expanduser(os.environ.get(name) or default)
+        variables[path] = str(os.stat(path).st_mtime_ns) if os.path.exists(path) else ""
+    return tuple(sorted(variables.items()))
 
 
 @lru_cache(maxsize=16)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mltrack_tasks import canonical, codecs, events, layout
 from mltrack_tasks.blobs import read_blob, stream_blob
-from mltrack_tasks.deletions import settle
+from mltrack_tasks.deletions import Writer, hold
 from mltrack_tasks.delivery import deliver
 from mltrack_tasks.digest import sha256_hex
-from mltrack_tasks.errors import IntegrityError, InvalidInputError, NotFoundError
+from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.records import NamedData
@@ -20,6 +21,9 @@ from mltrack_tasks.recordstore import create_record, read_record
 from mltrack_tasks.refs import DataRef, parse_ref
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.values import checked_path, write_file, write_value
+
+MAX_METADATA = 1024 * 1024
+"""[bytes] of the user's metadata of one datum, as JSON: it is read with every listing."""
 
 
 def store_data(
@@ -39,9 +43,7 @@ def store_data(
     """
     layout.name_folder(name)
     described = check_metadata(metadata)
-    return _store_named(
-        store, lambda: write_value(store, data, name, observe=observe), name, described, observe
-    )
+    return _store_named(store, partial(write_value, store, data, name), name, described, observe)
 
 
 def store_file(
@@ -61,9 +63,7 @@ def store_file(
     name = file.name if name is None else name
     layout.name_folder(name)
     described = check_metadata(metadata)
-    return _store_named(
-        store, lambda: write_file(store, file, name, observe=observe), name, described, observe
-    )
+    return _store_named(store, partial(write_file, store, file, name), name, described, observe)
 
 
 def retrieve_data(store: Store, ref: DataRef | str) -> Any:
@@ -84,27 +84,39 @@ def retrieve_file(store: Store, ref: DataRef | str, path: str | Path) -> Path:
     these very bytes is left alone; one with others is a ConflictError, and nothing is written. Raises
     NotFoundError, and IntegrityError if the blob is damaged.
     """
-    found = resolve_ref(store, ref)
-    chunks = stream_blob(store, found.hash, found.format, found.size_bytes)
-    return deliver(chunks, found.hash, checked_path(path))
+    target, found = checked_path(path), resolve_ref(store, ref)
+    try:
+        return deliver(_stream(store, found), found.hash, target)
+    except IntegrityError:
+        if not store.evict(found.storage_path):
+            raise
+    return deliver(_stream(store, found), found.hash, target)  # not out of a cache this time
 
 
 def list_data(store: Store, name: str | None = None) -> list[NamedData]:
-    """List named data, oldest first: all of it, or what one name holds (empty if the name is unknown)."""
-    found = _find_named(store, layout.NAMES if name is None else layout.name_folder(name))
+    """List named data, oldest first: all of it, or what one name holds (empty if the name is unknown).
+
+    A record that cannot be read fails the listing of its name; the listing of all names leaves it out with
+    a warning in the log, so that one forged record does not hide the rest.
+    """
+    if name is not None:
+        found = _find_named(store, _name_keys(store, layout.name_folder(name)), strict=True)
+    else:
+        found = _find_named(store, _name_keys(store, layout.NAMES), strict=False)
     return sorted(found.values(), key=lambda item: item.stored_at)
 
 
 def forget_data(store: Store, name: str, *, observe: Observe = log_event) -> list[NamedData]:
     """Remove the records of a name -> what it held. The blobs stay until garbage collection.
 
-    Raises NotFoundError if the name is unknown.
+    Records that cannot be read are removed too. Raises NotFoundError if the name is unknown.
     """
-    held = _find_named(store, layout.name_folder(name))
-    if not held:
+    keys = _name_keys(store, layout.name_folder(name))
+    if not keys:
         raise NotFoundError(f"No data is named {name!r} in {store.location}; list_data shows the names.")
-    store.delete(held)
-    observe(Event(events.DATA_FORGOTTEN, name, {"records": len(held)}))
+    held = _find_named(store, keys, strict=False)
+    store.delete(keys)
+    observe(Event(events.DATA_FORGOTTEN, name, {"records": len(keys)}))
     return sorted(held.values(), key=lambda item: item.stored_at)
 
 
@@ -137,17 +149,20 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
         raise InvalidInputError(
             f"metadata is {metadata!r}, not a mapping. In .map(), wrap a constant in unmapped(...)."
         )
-    canonical.escape(dict(metadata), what="metadata")
+    size = len(canonical.dumps(canonical.escape(dict(metadata), what="metadata")))
+    if size > MAX_METADATA:
+        raise InvalidInputError(
+            f"metadata takes {size:,} bytes; the limit is {MAX_METADATA:,}. Store large values as data."
+        )
     return dict(metadata)
 
 
 def _store_named(
-    store: Store, write: Callable[[], DataRef], name: str, metadata: dict[str, Any], observe: Observe
+    store: Store, write: Writer, name: str, metadata: dict[str, Any], observe: Observe
 ) -> DataRef:
     """Blob, pin, look for deletions, record: the order is the transaction."""
-    ref = replace(write(), metadata=metadata)
-    store.create(layout.name_pin_key(ref.hash, name), b"")
-    settle(store, [(ref.hash, write)])
+    [held] = hold(store, [write], lambda digest: layout.name_pin_key(digest, name), observe=observe)
+    ref = replace(held, metadata=metadata)
     content = NamedData.content_of(name, ref)
     create_record(store, _named_key(content), content, what=f"Data {name!r}")
     observe(
@@ -160,20 +175,36 @@ def _named_key(content: Mapping[str, Any]) -> str:
     return layout.name_key(content["name"], sha256_hex(canonical.dumps(content)))
 
 
-def _find_named(store: Store, prefix: str) -> dict[str, NamedData]:
-    """Read the records of named data under a folder, by key."""
-    keys = [stat.key for stat in store.list(prefix) if layout.parse_name_key(stat.key)]
-    found = map_ordered(lambda key: _read_named(store, key), keys, store.max_workers)
+def _stream(store: Store, ref: DataRef) -> Iterator[bytes | memoryview]:
+    return stream_blob(store, ref.hash, ref.format, ref.size_bytes)
+
+
+def _name_keys(store: Store, prefix: str) -> list[str]:
+    return [stat.key for stat in store.list(prefix) if layout.parse_name_key(stat.key)]
+
+
+def _find_named(store: Store, keys: list[str], *, strict: bool) -> dict[str, NamedData]:
+    """Read records of named data -> those that are there, by key."""
+    found = map_ordered(partial(_read_named, store, strict=strict), keys, store.max_workers)
     return {key: item for key, item in zip(keys, found, strict=True) if item is not None}
 
 
-def _read_named(store: Store, key: str) -> NamedData | None:
-    """Read one record of named data, or None if it was forgotten meanwhile. IntegrityError if forged."""
-    what = f"{key} in {store.location}"
+def _read_named(store: Store, key: str, *, strict: bool) -> NamedData | None:
+    """Read one record, or None if it was forgotten meanwhile, or unless ``strict`` if it is unreadable."""
     try:
-        record = read_record(store, key)
+        return _parse_named(store, key)
     except NotFoundError:
         return None
+    except (IntegrityError, FormatError) as error:
+        if strict:
+            raise
+        events.logger.warning("left out: %s", error)
+        return None
+
+
+def _parse_named(store: Store, key: str) -> NamedData:
+    what = f"{key} in {store.location}"
+    record = read_record(store, key)
     item = NamedData.from_record(record, what=what)
     if layout.name_key(item.name, record.content_digest) != key:
         raise IntegrityError(f"{what} does not hold what its place says; it was not written by this library.")

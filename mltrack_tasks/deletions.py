@@ -8,28 +8,62 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from mltrack_tasks import layout
 from mltrack_tasks.digest import is_digest
-from mltrack_tasks.errors import IntegrityError, NotFoundError, TransientError
+from mltrack_tasks.errors import IntegrityError, NotFoundError, SourceChangedError, TransientError
+from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.fields import Fields
-from mltrack_tasks.recordstore import read_record
+from mltrack_tasks.parallel import run_all
+from mltrack_tasks.recordstore import ensure, read_record
+from mltrack_tasks.refs import DataRef
 from mltrack_tasks.stores.base import Store
 
 BATCH_TIMEOUT = 120.0
 """[s] to wait for a collector to close a batch of 1,000 deletions that names one of our blobs."""
 _POLL = 0.5
 
+Writer = Callable[[Observe], DataRef]
+"""Makes sure of one blob -> its ref; called again if a collector took the blob."""
 
-def settle(store: Store, rewrite: Sequence[tuple[str, Callable[[], object]]]) -> None:
-    """Outlast the open batches that name one of our digests, then write again what they took.
 
-    ``rewrite`` pairs each pinned digest with what makes sure of one of its blobs. Without an open batch this
-    costs one LIST. Raises TransientError if a batch stays open: its collector may have died.
+def hold(
+    store: Store, writers: Sequence[Writer], pin_key: Callable[[str], str], *, observe: Observe
+) -> list[DataRef]:
+    """Write blobs, pin each under ``pin_key(digest)``, outlast open deletions -> refs in order.
+
+    What was written is safe from collectors from here on, until a record lists it. Without an open batch
+    this costs one LIST beside the writes. Raises SourceChangedError if a blob that was taken cannot be
+    written again because its source is another by now.
     """
+    seen: list[Event] = []
+    try:
+        refs = run_all([partial(write, seen.append) for write in writers], store.max_workers)
+        digests = dict.fromkeys(ref.hash for ref in refs)
+        run_all([partial(ensure, store, pin_key(digest)) for digest in digests], store.max_workers)
+        threatened = _outlast(store, digests)
+        for write, ref in zip(writers, refs, strict=True):
+            if ref.hash in threatened:
+                _write_again(write, ref, seen.append)
+                ensure(store, pin_key(ref.hash))
+    finally:
+        for event in seen:  # from this thread, and also when something failed: a healed blob is news
+            observe(event)
+    return refs
+
+
+def _write_again(write: Writer, ref: DataRef, observe: Observe) -> None:
+    if write(observe).hash != ref.hash:
+        raise SourceChangedError(
+            f"The source of {ref.name!r} changed while it was stored. Run it again; nothing refers to it yet."
+        )
+
+
+def _outlast(store: Store, digests: Collection[str]) -> set[str]:
+    """Wait until no open batch names one of our digests -> those that one named."""
     deadline = time.monotonic() + BATCH_TIMEOUT
     threatened: set[str] = set()
-    digests = {digest for digest, _ in rewrite}
     while hits := _open_batches(store, digests):
         threatened |= hits
         if time.monotonic() > deadline:
@@ -38,20 +72,20 @@ def settle(store: Store, rewrite: Sequence[tuple[str, Callable[[], object]]]) ->
                 f"{BATCH_TIMEOUT:.0f} s. Try again; if it stays, run collect_garbage to close its batch."
             )
         time.sleep(_POLL)
-    for digest, write in rewrite:
-        if digest in threatened:
-            write()
+    return threatened
 
 
 def _open_batches(store: Store, digests: Collection[str]) -> set[str]:
     hits: set[str] = set()
     for stat in store.list(layout.GC_DELETING):
+        if not layout.is_batch_key(stat.key):
+            continue  # a foreign object, such as a folder's placeholder
         try:
             record = read_record(store, stat.key)
         except NotFoundError:
             continue  # closed meanwhile
         named = Fields(record.content, stat.key).texts("digests")
         if named is None or not all(map(is_digest, named)):
-            raise IntegrityError(f"{stat.key} in {store.location} does not list digests.")
+            raise IntegrityError(f"{stat.key} in {store.location} does not list digests; remove or mend it.")
         hits.update(digest for digest in named if digest in digests)
     return hits

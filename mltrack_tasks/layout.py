@@ -35,7 +35,11 @@ MAX_KEY = 900
 
 _UNSPEAKABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters and surrogates: the categories Cc and Cs of Unicode."""
+MAX_PREFIX = 400
+"""Bytes of a store's prefix: the longest key below it, with two names in it, still fits into MAX_KEY."""
+
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_BATCH = re.compile(re.escape(GC_DELETING) + r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.json")
 _REVISION = re.compile(r"(?P<segment>[^~]+)(?:~(?P<number>[0-9]{8}))?")
 _NAME_PIN = "~name~"
 
@@ -90,6 +94,11 @@ def check_path(path: str) -> str:
     return path
 
 
+def is_batch_key(key: str) -> bool:
+    """Tell whether a key is that of an open batch of deletions."""
+    return _BATCH.fullmatch(key) is not None
+
+
 def check_prefix(prefix: str) -> str:
     """Admit a store's prefix (``a/b``, or empty for the bucket's root), without slashes at its ends."""
     if not isinstance(prefix, str):
@@ -100,6 +109,10 @@ def check_prefix(prefix: str) -> str:
             raise InvalidInputError(
                 f"The prefix {prefix!r} has the segment {part!r}; use plain folder names."
             )
+    if len(stripped.encode()) > MAX_PREFIX:
+        raise InvalidInputError(
+            f"The prefix {prefix[:60]!r}... takes more than {MAX_PREFIX} bytes; keys below it would not fit."
+        )
     return stripped
 
 

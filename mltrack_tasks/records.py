@@ -8,9 +8,9 @@ Records that come from a bucket are hostile until parsed here: each field is che
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mltrack_tasks import canonical, layout
 from mltrack_tasks.digest import sha256_hex
@@ -119,7 +119,13 @@ class RunManifest:
     extra: Mapping[str, Any] = field(default_factory=dict)
     revision: int = field(default=1, compare=False)
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    created: bool = field(default=False, compare=False)
+    if TYPE_CHECKING:
+        created: bool = field(default=False, compare=False)
+    else:
+        created: InitVar[bool] = False  # not a field, for the reason given at DataRef.created
+
+        def __post_init__(self, created: bool) -> None:
+            object.__setattr__(self, "created", created)
 
     @property
     def data_refs(self) -> dict[str, DataRef]:
@@ -138,7 +144,7 @@ class RunManifest:
         return parse_time(self.provenance.get("at"), "provenance.at")
 
     def __hash__(self) -> int:
-        return hash((self.run_id, self.revision))
+        return hash(self.run_id)
 
     def to_content(self) -> dict[str, Any]:
         """Map onto the record's content: plain canonical JSON."""
@@ -163,9 +169,7 @@ class RunManifest:
         modes = fields.texts("storage_modes") or ()
         for mode in modes:
             fields.choice(mode, layout.STORAGE_MODES, "storage mode")
-        refs: dict[str, Any] = {
-            k: refs_from_json(fields.named(k), what=f"{what}: {k}") for k in _REF_FIELDS
-        }
+        refs: dict[str, Any] = {k: refs_from_json(fields.named(k), what=f"{what}: {k}") for k in _REF_FIELDS}
         values: dict[str, Any] = {key: fields.values(key) for key in _VALUE_FIELDS}
         return cls(
             run_id=fields.name("run_id"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mltrack_tasks import canonical, provenance
-from mltrack_tasks.errors import ConflictError, NotFoundError, TransientError
+from mltrack_tasks.errors import ConflictError, InvalidInputError, NotFoundError, TransientError
 from mltrack_tasks.records import MAX_RECORD_SIZE, Record
 from mltrack_tasks.stores.base import Store
 
@@ -20,14 +20,40 @@ def read_record(store: Store, key: str) -> Record:
     return Record.from_bytes(bytes(body), what=f"{store.location}/{key}")
 
 
-def create_record(store: Store, key: str, content: Mapping[str, Any], *, what: str) -> tuple[Record, bool]:
+def ensure(store: Store, key: str, body: bytes = b"") -> bool:
+    """Make sure that ``key`` is there, with whatever it holds if it was: True if this call wrote it.
+
+    A refused write may also mean a competing one in flight that never lands, so it is looked for.
+    """
+    for attempt in range(_TRIES):
+        if store.create(key, body):
+            return True
+        if store.head(key) is not None:
+            return False
+        _pause(attempt)
+    raise _unsettled(store, key)
+
+
+def create_record(
+    store: Store,
+    key: str,
+    content: Mapping[str, Any],
+    *,
+    what: str,
+    origin: Mapping[str, Any] | None = None,
+) -> tuple[Record, bool]:
     """Create a record -> (what is stored now, whether this call wrote it).
 
     If one is there with equal content, it was ours (a lost answer, a call made again) and that is success.
     Other content raises ConflictError with both; ``what`` names the thing in its message.
     """
-    offered = Record(content, provenance.current())
+    offered = Record(content, provenance.current() if origin is None else origin)
     body = offered.to_bytes()
+    if len(body) > MAX_RECORD_SIZE:
+        raise InvalidInputError(
+            f"The record of {what} takes {len(body):,} bytes; the limit is {MAX_RECORD_SIZE:,}. "
+            "Store large values as data, and refer to them."
+        )
     for attempt in range(_TRIES):
         if store.create(key, body):
             return offered, True
@@ -35,7 +61,7 @@ def create_record(store: Store, key: str, content: Mapping[str, Any], *, what: s
             existing = read_record(store, key)
         except NotFoundError:
             if attempt + 1 < _TRIES:
-                time.sleep(0.1 * 2**attempt)  # deleted again, or a competing write still in flight
+                _pause(attempt)  # deleted again, or a competing write still in flight
             continue
         if same_content(existing.content, content):
             return existing, False
@@ -46,17 +72,25 @@ def create_record(store: Store, key: str, content: Mapping[str, Any], *, what: s
             offered=dict(content),
             details={"key": key},
         )
-    raise TransientError(f"{key} appears and disappears while it is written to {store.location}. Try again.")
+    raise _unsettled(store, key)
 
 
 def create_if_absent(store: Store, key: str, content: Mapping[str, Any]) -> bool:
     """Create a record whose content follows from its key, so that one already there is as good."""
-    return store.create(key, Record(content, provenance.current()).to_bytes())
+    return ensure(store, key, Record(content, provenance.current()).to_bytes())
 
 
 def same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Compare exactly: 1, 1.0 and True are three different values."""
     return canonical.dumps(one) == canonical.dumps(other)
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(0.1 * 2**attempt)
+
+
+def _unsettled(store: Store, key: str) -> TransientError:
+    return TransientError(f"{key} appears and disappears while it is written to {store.location}. Try again.")
 
 
 def _difference(existing: Mapping[str, Any], offered: Mapping[str, Any]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import InitVar, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from mltrack_tasks import canonical, layout
 from mltrack_tasks.digest import is_digest
@@ -33,7 +33,15 @@ class DataRef:
     columns: tuple[str, ...] | None = None
     dtypes: tuple[str, ...] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    created: bool = field(default=False, compare=False)
+    if TYPE_CHECKING:
+        created: bool = field(default=False, compare=False)
+    else:
+        # Not a field: Prefect's INPUTS policy hashes the fields, and the cache of a user's task must not
+        # miss because the data was there already. Pickle and dataclasses.replace keep it.
+        created: InitVar[bool] = False
+
+        def __post_init__(self, created: bool) -> None:
+            object.__setattr__(self, "created", created)
 
     def __str__(self) -> str:
         return f"sha256:{self.hash}.{self.format}"

@@ -7,7 +7,8 @@ from typing import Any
 
 from mltrack_tasks import canonical, layout
 from mltrack_tasks.codecs import format_of
-from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.errors import IntegrityError, InvalidInputError
+from mltrack_tasks.records import MAX_RECORD_SIZE, RunManifest
 from mltrack_tasks.refs import DataRef
 
 INLINE_LIMIT = 8 * 1024
@@ -44,9 +45,21 @@ def checked_things(values: Mapping[str, Any] | None, what: str) -> dict[str, Any
     mapping = _mapping(values, what)
     for name, thing in mapping.items():
         layout.encode_segment(name, what=f"The name in {what}")
-        if not isinstance(thing, DataRef):
+        if isinstance(thing, DataRef):
+            _check_ref(thing, f"{what}[{name!r}]")
+        else:
             format_of(thing)
     return mapping
+
+
+def _check_ref(ref: DataRef, what: str) -> None:
+    """Refuse a ref that could be written into a record and not be read back."""
+    try:
+        read = DataRef.from_json(canonical.loads(canonical.dumps(ref.to_json()), what=what), what=what)
+    except (IntegrityError, TypeError) as error:
+        raise InvalidInputError(f"{what} is not a ref of this library: {error}") from error
+    if read != ref:
+        raise InvalidInputError(f"{what} would come back as another ref; use refs as they were returned.")
 
 
 def checked_values(values: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
@@ -82,6 +95,16 @@ def _mapping(values: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
             "In .map(), wrap a constant mapping in unmapped(...)."
         )
     return dict(values)
+
+
+def check_size(draft: RunManifest) -> None:
+    """Check the times, and that the manifest leaves room for refs and inlined values."""
+    size = len(canonical.dumps(draft.to_content()))
+    if size > MAX_RECORD_SIZE // 2:
+        raise InvalidInputError(
+            f"params, metrics and tags take {size:,} bytes; a manifest may hold {MAX_RECORD_SIZE // 2:,}. "
+            "Put large values into data."
+        )
 
 
 def check_contents(things: Mapping[str, Mapping[str, Any]]) -> None:

@@ -19,18 +19,21 @@ from mltrack_tasks.recordstore import create_if_absent
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.sources import BytesSource, FileSource, Source, open_source
 from mltrack_tasks.stores.base import Store
+from mltrack_tasks.stores.files import os_errors
 
 _MAGIC = 16
 """[bytes] of a file's beginning and end that tell its format."""
+_UNREADABLE = "unreadable"
+"""Codec of what only looks like Parquet or npy: it gets no metadata.json, for a later version may read it."""
 
 
-def write_value(store: Store, data: Any, name: str, *, observe: Observe) -> DataRef:
+def write_value(store: Store, data: Any, name: str, observe: Observe) -> DataRef:
     """Write the blob of a value, unnamed -> its ref."""
     with _encoded(data, name) as (source, description):
         return _write(store, source, name, description, observe)
 
 
-def write_file(store: Store, path: str | Path, name: str, *, observe: Observe) -> DataRef:
+def write_file(store: Store, path: str | Path, name: str, observe: Observe) -> DataRef:
     """Write the blob of a file, unnamed -> its ref."""
     file = checked_path(path)
     with open_source(file) as (source, reader):
@@ -49,19 +52,22 @@ def _describe_file(reader: BinaryIO) -> Description:
     try:
         return codecs.describe(format, reader)
     except (IntegrityError, FormatError):
-        return Description(kind="file", format=format, codec="unreadable")
+        return Description(kind="file", format=format, codec=_UNREADABLE)
 
 
 def checked_path(path: str | Path) -> Path:
     """Admit what names a file, or raise InvalidInputError."""
-    if not isinstance(path, (str, Path)) or not str(path):
+    if not isinstance(path, (str, Path)) or not str(path) or "\0" in str(path):
         raise InvalidInputError(f"{path!r} is not a path.")
-    return Path(path).expanduser()
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InvalidInputError(f"{path}: {error} Write the path out.") from error
 
 
 def _write(store: Store, source: Source, name: str, description: Description, observe: Observe) -> DataRef:
     """Describe, then write the blob -> its ref."""
-    if description.format in layout.DESCRIBED_FORMATS:
+    if description.format in layout.DESCRIBED_FORMATS and description.codec != _UNREADABLE:
         create_if_absent(
             store, layout.blob_metadata_key(source.digest), _description(description, source.size)
         )
@@ -99,10 +105,17 @@ def _encoded(data: Any, name: str) -> Iterator[tuple[Source, Description]]:
         description = codecs.encode(data, sink, what=name)
         yield BytesSource(sink.getbuffer()), description
         return
-    with tempfile.TemporaryFile() as file:
-        description = codecs.encode(data, cast(BinaryIO, file), what=name)
-        file.flush()
-        yield _source_of(cast(BinaryIO, file), name), description
+    with _temporary_file() as file:
+        with os_errors("The temporary folder (TMPDIR)"):
+            description = codecs.encode(data, file, what=name)
+            file.flush()
+            source = _source_of(file, name)
+        yield source, description
+
+
+def _temporary_file() -> BinaryIO:
+    with os_errors("The temporary folder (TMPDIR)"):
+        return cast(BinaryIO, tempfile.TemporaryFile())
 
 
 def _source_of(file: BinaryIO, name: str) -> Source:

@@ -19,6 +19,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,11 +45,11 @@ class Outcome:
 
 
 def requirements() -> list[str]:
-    """Return what pyproject.toml asks for at run time, and the tools that run the tests."""
+    """Return what pyproject.toml asks for at run time, extras included, and what runs the tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras: list[str] = project["optional-dependencies"]["dev"]
-    wanted = [line for line in extras if line.startswith(TEST_TOOLS)]
-    return [*project["dependencies"], *wanted]
+    extras: dict[str, list[str]] = project["optional-dependencies"]
+    tools = [line for line in extras.pop("dev") if line.startswith(TEST_TOOLS)]
+    return [*project["dependencies"], *chain.from_iterable(extras.values()), *tools]
 
 
 @contextmanager

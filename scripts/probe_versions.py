@@ -40,6 +40,9 @@ def isolate(home: str) -> None:
     os.environ |= {
         "PREFECT_HOME": home,
         "PREFECT_PROFILES_PATH": os.path.join(home, "profiles.toml"),
+        # Releases before 3.8.6 keep these two under ~/.prefect, wherever PREFECT_HOME is.
+        "PREFECT_LOCAL_STORAGE_PATH": os.path.join(home, "storage"),
+        "PREFECT_MEMO_STORE_PATH": os.path.join(home, "memo_store.toml"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "ERROR",
         "AWS_CONFIG_FILE": os.path.join(home, "aws-config"),
@@ -184,7 +187,8 @@ def probe_block() -> None:
             default=None, description="Credentials."
         )
 
-    globals()["ProbeStore"] = ProbeStore
+    if "assume_role_arn" not in AwsCredentials.model_fields:
+        raise AssertionError("AwsCredentials knows no role to assume")
     minio = MinIOCredentials(minio_root_user="u", minio_root_password=SecretStr("hidden"))
     for name, credentials in (("aws", AwsCredentials()), ("minio", minio), ("none", None)):
         block: Any = ProbeStore(bucket="b", credentials=credentials)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,9 +12,12 @@ from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("mltrack_tasks.testing")
 
-from mltrack_tasks.stores.s3_settings import Keys, S3Settings  # noqa: E402
+from mltrack_tasks.stores.s3_settings import S3Settings  # noqa: E402
 from tests.servers import S3Server, create_bucket, moto  # noqa: E402
 from tests.servers.faultproxy import FaultProxy  # noqa: E402
+from tests.settings import BUCKET, GIVEN, settings_of  # noqa: E402
+
+_GIVEN = GIVEN
 
 settings.register_profile(
     "default",
@@ -24,17 +26,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2_000)
-settings.load_profile(os.environ.get("MLTRACK_TEST_PROFILE", "default"))
-
-_FOREIGN = ("AWS_", "PREFECT_", "MLTRACK_", "MLFLOW_")
-_GIVEN = {name: value for name, value in os.environ.items() if name.startswith(_FOREIGN)}
-BUCKET = "mltrack-test"
+settings.load_profile(GIVEN.get("MLTRACK_TEST_PROFILE", "default"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Take the user's settings out of the environment, before anything reads them."""
-    for name in _GIVEN:
-        del os.environ[name]
+    for name in GIVEN:
+        os.environ.pop(name, None)
     home = tempfile.TemporaryDirectory(prefix="mltrack-tests-")
     config.add_cleanup(home.cleanup)
     nowhere = str(Path(home.name) / "none")
@@ -49,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests of a real server when none is named: a test that did not run did not pass."""
-    if _GIVEN.get("MLTRACK_TEST_S3_BUCKET"):
+    if GIVEN.get("MLTRACK_TEST_S3_BUCKET"):
         return
     real = [item for item in items if "real" in item.path.parent.parts]
     if real:
@@ -60,7 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def given() -> Mapping[str, str]:
     """The settings that the tests were started with."""
-    return _GIVEN
+    return GIVEN
 
 
 @pytest.fixture(scope="session")
@@ -88,16 +86,3 @@ def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
 def proxied(proxy: FaultProxy, s3_server: S3Server) -> S3Settings:
     """A fresh prefix of the bucket in moto, behind ``proxy``."""
     return settings_of(s3_server, endpoint_url=proxy.url)
-
-
-def settings_of(server: S3Server, **changes: object) -> S3Settings:
-    """Settings of a fresh prefix in a server's bucket BUCKET."""
-    values: dict[str, object] = {
-        "bucket": BUCKET,
-        "prefix": f"t/{secrets.token_hex(8)}",
-        "keys": Keys(server.access_key, server.secret_key),
-        "region": server.region,
-        "endpoint_url": server.endpoint,
-        **changes,
-    }
-    return S3Settings(**values)  # type: ignore[arg-type]

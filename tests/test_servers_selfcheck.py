@@ -218,9 +218,7 @@ def test_ignore_if_none_match_overwrites(proxy: FaultProxy, s3: S3Client, direct
     assert direct.get_object(Bucket=BUCKET, Key="create-only")["Body"].read() == b"third"
 
 
-def test_custom_acts_between_two_requests(
-    proxy: FaultProxy, s3: S3Client, direct: S3Client
-) -> None:
+def test_custom_acts_between_two_requests(proxy: FaultProxy, s3: S3Client, direct: S3Client) -> None:
     def delete(request: Request) -> None:
         direct.delete_object(Bucket=BUCKET, Key=request.path.removeprefix(f"/{BUCKET}/"))
 
@@ -280,9 +278,7 @@ def test_chunked_bodies_and_expect_continue(proxy: FaultProxy, direct: S3Client)
     address = urlsplit(proxy.url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
     blocks = [b"a" * 300_000, b"b" * 5]
-    connection.request(
-        "PUT", f"/{BUCKET}/chunked", iter(blocks), {"Host": "elsewhere"}, encode_chunked=True
-    )
+    connection.request("PUT", f"/{BUCKET}/chunked", iter(blocks), {"Host": "elsewhere"}, encode_chunked=True)
     assert connection.getresponse().read() == b""
     headers = {"Expect": "100-continue", "Content-Length": "3"}
     connection.putrequest("PUT", f"/{BUCKET}/expected")  # the same connection
@@ -307,8 +303,7 @@ def test_many_clients_at_once_are_all_counted(proxy: FaultProxy, server: S3Serve
         retry_config={"max_retries": 0},
     )
     workers = [
-        threading.Thread(target=store.put, args=(f"many/{number}", b"x" * number))
-        for number in range(16)
+        threading.Thread(target=store.put, args=(f"many/{number}", b"x" * number)) for number in range(16)
     ]
     for worker in workers:
         worker.start()
@@ -325,9 +320,7 @@ def test_iam_variant_checks_signatures_and_policies(tmp_path: Path) -> None:
     with moto.serve_with_iam(tmp_path) as server:
         create_bucket(server, BUCKET)
         put(client(server), "k")
-        alt = S3Server(
-            "alt", server.endpoint, server.alt_access_key or "", server.alt_secret_key or ""
-        )
+        alt = S3Server("alt", server.endpoint, server.alt_access_key or "", server.alt_secret_key or "")
         with pytest.raises(ClientError, match="AccessDenied"):
             put(client(alt), "k")
         forged = S3Server("forged", server.endpoint, server.access_key, "wrong")

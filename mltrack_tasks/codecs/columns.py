@@ -36,9 +36,15 @@ def plan_column(array: Any, where: str) -> ColumnPlan:
 def restore_column(spec: Any, column: Any) -> Any:
     """Rebuild a pandas array (or ndarray) from its description and a chunked arrow array."""
     kind = get(spec, "kind", str)
-    if kind not in _RESTORE and kind not in ("categorical", "interval"):
+    if kind not in _RESTORE:
         raise ValueError(f"{kind!r} is not a kind of column")
-    return _restorer(kind)(spec, column)
+    return _RESTORE[kind](spec, column)
+
+
+def add_codec(dtype: type, kind: str, plan: Any, restore: Any) -> None:
+    """Enter a codec into the table: for columns made of columns, whose module stands on this one."""
+    _EXTENSION[dtype] = plan
+    _RESTORE[kind] = restore
 
 
 def same_dtype(left: Any, right: Any) -> bool:
@@ -47,31 +53,16 @@ def same_dtype(left: Any, right: Any) -> bool:
 
 
 def _planner(dtype: Any, where: str) -> Any:
-    # Composite columns contain columns, so that module imports this one.
-    from mltrack_tasks.codecs import composites
-
     if isinstance(dtype, np.dtype):
         return _NUMPY.get(dtype.kind, plain.plan_number)
     if plain.is_masked(dtype):
         return plain.plan_masked
-    table = _EXTENSION | {
-        pd.CategoricalDtype: composites.plan_categorical,
-        pd.IntervalDtype: composites.plan_interval,
-    }
-    if type(dtype) not in table:
+    if type(dtype) not in _EXTENSION:
         hint = (
             "use .sparse.to_dense()" if type(dtype) is pd.SparseDtype else "use astype with a dtype of pandas"
         )
         raise refuse(where, f"the dtype of type {type(dtype).__name__} has no codec; {hint}")
-    return table[type(dtype)]
-
-
-def _restorer(kind: str) -> Any:
-    if kind in _RESTORE:
-        return _RESTORE[kind]
-    from mltrack_tasks.codecs import composites
-
-    return composites.restore_categorical if kind == "categorical" else composites.restore_interval
+    return _EXTENSION[type(dtype)]
 
 
 _NUMPY = {"O": objects.plan_object, "M": temporal.plan_datetime, "m": temporal.plan_timedelta}

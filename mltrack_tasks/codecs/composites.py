@@ -1,4 +1,7 @@
-"""Columns made of other columns: Categorical (of its categories), Interval (left and right)."""
+"""Columns made of other columns: Categorical (of its categories), Interval (left and right).
+
+Importing this module enters them into the table of codecs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mltrack_tasks.codecs.column import ColumnPlan, fill, refuse
-from mltrack_tasks.codecs.columns import plan_column, restore_column
+from mltrack_tasks.codecs.columns import add_codec, plan_column, restore_column
 from mltrack_tasks.codecs.index import pack_index, unpack_index
 from mltrack_tasks.codecs.spec import Spec, get
 
@@ -103,3 +106,7 @@ def _values(categories: Any, where: str) -> tuple[Any, list[str] | None]:
 def _is_searchable(exact: Any) -> bool:
     nested = pa.types.is_nested(exact) or pa.types.is_float16(exact)
     return not nested
+
+
+add_codec(pd.CategoricalDtype, "categorical", plan_categorical, restore_categorical)
+add_codec(pd.IntervalDtype, "interval", plan_interval, restore_interval)

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mltrack_tasks import canonical
+from mltrack_tasks.codecs import composites  # noqa: F401 - enters its codecs into the table
 from mltrack_tasks.codecs.column import ColumnPlan
 from mltrack_tasks.codecs.columns import plan_column, restore_column
 from mltrack_tasks.codecs.description import Description

@@ -11,6 +11,9 @@ from typing import Self
 
 from mltrack_tasks.errors import MLTrackError
 
+_ARCHIVES = ("GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS")
+"""Storage classes, and archive tiers of INTELLIGENT_TIERING, whose objects must be restored to be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stat:
@@ -18,6 +21,7 @@ class Stat:
 
     ``sha256`` is a digest that the store itself computed over the whole object, ``composite`` the checksum
     of one that was written in parts; both are None unless asked for, or where the store keeps none.
+    ``storage_class`` too comes with the checksum only, and is None for STANDARD.
     """
 
     key: str
@@ -32,7 +36,7 @@ class Stat:
     @property
     def archived(self) -> bool:
         """Whether the object must be restored before it can be read."""
-        return self.storage_class in ("GLACIER", "DEEP_ARCHIVE") and not self.restored
+        return self.storage_class in _ARCHIVES and not self.restored
 
 
 class Upload(ABC):

@@ -17,10 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mltrack_tasks import layout
-from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.errors import InvalidInputError, MLTrackError
+from mltrack_tasks.events import logger
 from mltrack_tasks.stores.base import Store, WrapperStore
 from mltrack_tasks.stores.files import os_errors
 
+FOLDER = "mltrack-cache"
+"""What a cache makes in the directory that it is given; it looks at and removes nothing beside it."""
 _DIGEST_SIZE = 32
 _LOCK = ".lock"
 _SLACK = 10
@@ -34,7 +37,7 @@ class CachedStore(WrapperStore):
         super().__init__(inner)
         if max_bytes < 1:
             raise InvalidInputError(f"cache_max_bytes is {max_bytes}; give a positive number of bytes.")
-        self.folder = Path(folder).expanduser().absolute()
+        self.folder = Path(folder).expanduser().absolute() / FOLDER
         self.max_bytes = max_bytes
         self._added = max_bytes  # unknown at first: look at the folder when something is added
         self._lock = threading.Lock()
@@ -48,9 +51,10 @@ class CachedStore(WrapperStore):
     def evict(self, key: str) -> bool:
         """Drop every piece of a blob: True if there was one."""
         found = False
-        for path in self._pieces(key):
-            path.unlink(missing_ok=True)
-            found = True
+        with os_errors(f"The cache {self.folder}"):
+            for path in self._pieces(key):
+                path.unlink(missing_ok=True)
+                found = True
         return self.inner.evict(key) or found
 
     def _through(self, key: str, piece: str, read: Callable[[], bytes | memoryview]) -> bytes | memoryview:
@@ -62,7 +66,10 @@ class CachedStore(WrapperStore):
             return cached
         body = read()
         if len(body) + _DIGEST_SIZE <= self.max_bytes // 2:
-            self._keep(folder / piece, body)
+            try:
+                self._keep(folder / piece, body)
+            except MLTrackError as error:  # a full or read-only disk: what was read is good all the same
+                logger.warning("not cached: %s", error)
         return body
 
     def _folder_of(self, key: str) -> Path | None:
@@ -116,17 +123,15 @@ def _load(path: Path) -> bytes | None:
 def _make_room(folder: Path, limit: int) -> None:
     """Remove the least recently used files until at most ``limit`` bytes remain."""
     files = []
-    for base, _folders, names in os.walk(folder):
-        for name in set(names) - {_LOCK}:
-            with suppress(FileNotFoundError):
-                path = os.path.join(base, name)
-                stat = os.stat(path)
-                files.append((stat.st_mtime_ns, stat.st_size, path))
+    for path in folder.glob("??/*/*"):
+        with suppress(FileNotFoundError):
+            stat = path.lstat()
+            files.append((stat.st_mtime_ns, stat.st_size, path))
     total = sum(size for _, size, _ in files)
     for _, size, path in sorted(files):
         if total <= limit:
             return
-        Path(path).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         total -= size
 
 

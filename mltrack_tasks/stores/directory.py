@@ -64,7 +64,10 @@ class DirectoryStore(Store):
                 found = path.stat()
                 if not S_ISREG(found.st_mode):
                     return None
-                return _stat(key, found, hash_file(path) if checksum else None)
+                if not checksum:
+                    return _stat(key, found)
+                fsync_folder(path.parent)  # whoever asks in earnest will rely on its being there
+                return _stat(key, found, hash_file(path))
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -104,7 +107,9 @@ class DirectoryStore(Store):
     @contextmanager
     def _temporary(self) -> Iterator[tuple[Path, int]]:
         """A new file in the temporary folder, open for writing; whatever happens, its name is removed."""
-        make_folders(self.root / TEMPORARY)
+        if not self.root.is_dir():
+            make_folders(self.root)
+        (self.root / TEMPORARY).mkdir(exist_ok=True)  # need not last
         path = self.root / TEMPORARY / secrets.token_hex(16)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
@@ -120,6 +125,8 @@ class DirectoryStore(Store):
         try:
             os.link(temporary, target)
         except FileExistsError:
+            # Its writer may not have come to its fsync yet, and "it is there" must survive a power cut.
+            fsync_folder(target.parent)
             return False
         fsync_folder(target.parent)
         return True

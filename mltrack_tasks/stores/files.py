@@ -31,11 +31,15 @@ def fsync_folder(folder: Path) -> None:
 
 
 def make_folders(folder: Path) -> None:
-    """Create ``folder`` and what is missing above it, each name made durable."""
+    """Create ``folder`` and what is missing above it, each name made durable.
+
+    The deepest folder that is there counts as new too: another writer may just have made it.
+    """
     missing = []
     while not folder.is_dir():
         missing.append(folder)
         folder = folder.parent
+    fsync_folder(folder.parent)
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
         fsync_folder(new.parent)

@@ -13,6 +13,8 @@ from mltrack_tasks.records import FORMAT, check_format
 from mltrack_tasks.stores.base import Stat, Store, Upload, WrapperStore
 
 _TRIES = 6
+_FORMAT_LIMIT = 64 * 1024
+"""[bytes] read of a ``format.json``; ours has 58."""
 
 
 class GuardedStore(WrapperStore):
@@ -121,11 +123,20 @@ class GuardedStore(WrapperStore):
 
 def _refuse_store(outer: Store, inside: str) -> None:
     try:
-        found = outer.head(layout.FORMAT_KEY)
-    except AccessError:
-        return  # a policy that ends at our prefix hides what is above; nothing else could be asked
-    if found is not None:
+        body = bytes(outer.get_range(layout.FORMAT_KEY, 0, _FORMAT_LIMIT))
+    except (AccessError, NotFoundError):
+        return  # nothing there, or a policy that ends at our prefix hides it: no more can be asked
+    if _is_format(body):
         raise InvalidInputError(
             f"{inside} lies inside the store {outer.location}; a store cannot hold another. "
             "Choose a prefix beside it."
         )
+
+
+def _is_format(body: bytes) -> bool:
+    """Whether this is a store's ``format.json``, and not that of some other program."""
+    try:
+        raw = canonical.loads(body, what=layout.FORMAT_KEY)
+    except IntegrityError:
+        return False
+    return isinstance(raw, dict) and type(raw.get("format")) is int and "store_id" in raw

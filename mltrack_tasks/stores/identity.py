@@ -49,7 +49,7 @@ def credential_source(store: S3Store) -> str:
     credentials = store.session.get_credentials()
     if credentials is None:
         return "none"
-    with botocore_errors("sts:GetCallerIdentity", store.location):
+    with botocore_errors("sts:GetCallerIdentity", store.location, answered=False):
         key_id = credentials.get_frozen_credentials().access_key or ""
     method = credentials.method or "unknown"
     return f"{_SOURCES.get(method, method)} (key id ...{key_id[-4:]})"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from mltrack_tasks.digest import base64_from_raw
 from mltrack_tasks.errors import MLTrackError
-from mltrack_tasks.stores.base import Store, WrapperStore
+from mltrack_tasks.stores.base import Store
+from mltrack_tasks.stores.identity import s3_of
 from mltrack_tasks.stores.s3 import S3Store
 from mltrack_tasks.stores.s3_errors import botocore_errors, failure_of_botocore
 
@@ -33,8 +35,8 @@ def probe_capabilities(store: Store) -> Capabilities:
 
     A directory or memory store needs no trial: what it does is known.
     """
-    bare = _innermost(store)
-    if not isinstance(bare, S3Store):
+    bare = s3_of(store)
+    if bare is None:
         return Capabilities(True, True, None, True, None, False, ("not an S3 server",))
     trial = _Trial(bare)
     try:
@@ -118,12 +120,4 @@ class _Trial:
 
 
 def _digest(body: bytes) -> bytes:
-    import hashlib
-
     return hashlib.sha256(body).digest()
-
-
-def _innermost(store: Store) -> Store:
-    while isinstance(store, WrapperStore):
-        store = store.inner
-    return store

@@ -34,7 +34,7 @@ from mltrack_tasks.stores.s3_errors import (
     failure_of_obstore,
     translate,
 )
-from mltrack_tasks.stores.s3_objects import build_objects
+from mltrack_tasks.stores.s3_objects import build_objects, require_same_process
 from mltrack_tasks.stores.s3_settings import CredentialSource, S3Settings, build_client, build_session
 from mltrack_tasks.stores.s3_upload import S3Upload
 
@@ -133,6 +133,7 @@ class S3Store(Store):
             yield outer
 
     def _full(self, key: str) -> str:
+        require_same_process()
         prefix = self.settings.prefix
         layout.check_key(key, prefix)
         return f"{prefix}/{key}" if prefix else key
@@ -147,8 +148,8 @@ class S3Store(Store):
     def _put_over(self, key: str, body: bytes | memoryview, etag: str) -> bool:
         try:
             self._put(key, body, {"e_tag": etag})
-        except (PreconditionError, ObjectNotFoundError, NotFoundError):
-            return False
+        except (PreconditionError, AlreadyExistsError, ObjectNotFoundError, NotFoundError):
+            return False  # obstore calls the 409 of two replacements that cross AlreadyExists
         return True
 
     def _head(self, key: str, full: str) -> Stat:
@@ -198,7 +199,11 @@ class S3Store(Store):
             if verb == "put" and isinstance(error, (AlreadyExistsError, PreconditionError)):
                 self._answered = True
                 raise
-            raise self._translated(error, verb, key) from error
+            translated = self._translated(error, verb, key)
+            # obstore quotes the whole answer, and that of SignatureDoesNotMatch repeats the signed headers,
+            # session token included: neither a traceback nor what else looks at the chain may show it.
+            error.args = (str(translated),)
+            raise translated from self._credentials.error
         self._answered = True
 
     def _translated(self, error: Exception, verb: str, key: str) -> MLTrackError:
@@ -248,7 +253,7 @@ def _stat(key: str, raw: dict[str, Any]) -> Stat:
         raw["ContentLength"],
         raw.get("ETag"),
         raw["LastModified"],
-        storage_class=raw.get("StorageClass"),
+        storage_class=raw.get("ArchiveStatus") or raw.get("StorageClass"),
         restored='ongoing-request="false"' in raw.get("Restore", ""),
         sha256=whole,
         composite=composite,

@@ -11,7 +11,6 @@ from typing import Any
 from mltrack_tasks.errors import (
     AccessError,
     ArchivedError,
-    IntegrityError,
     InvalidInputError,
     MLTrackError,
     NotFoundError,
@@ -214,21 +213,6 @@ def botocore_errors(verb: str, where: str, *, answered: bool = True) -> Iterator
         yield
     except (BotoCoreError, ClientError) as error:
         raise translate(failure_of_botocore(error), verb, where, answered=answered) from error
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether a botocore error says that a condition (If-None-Match, If-Match) did not hold."""
-    return failure_of_botocore(error).code in (
-        "PreconditionFailed",
-        "ConditionalRequestConflict",
-        "412",
-        "409",
-    )
-
-
-def corrupt_answer(where: str) -> IntegrityError:
-    """The error for an answer that is shorter than it says."""
-    return IntegrityError(f"{where} was cut short on its way; read it again.")
 
 
 def _first_line(text: str) -> str:

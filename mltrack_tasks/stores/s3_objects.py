@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from obstore.exceptions import UnknownConfigurationKeyError
 from obstore.store import S3Store
 
+from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.stores.s3_settings import (
     CONNECT_TIMEOUT,
     READ_TIMEOUT,
@@ -17,6 +20,9 @@ from mltrack_tasks.stores.s3_settings import (
     CredentialSource,
     S3Settings,
 )
+
+_process: int | None = None
+"""The process that first used obstore."""
 
 
 def build_objects(
@@ -28,9 +34,10 @@ def build_objects(
     REQUEST_TIMEOUT for an answer: obstore's read timeout runs while a body is still being sent, so it would
     break every PUT that a slow line cannot finish within it.
     """
+    require_same_process()
     endpoint: str = client.meta.endpoint_url
     config = _config(settings, endpoint, client.meta.region_name)
-    make = partial(
+    make: Callable[..., S3Store] = partial(
         S3Store,
         settings.bucket,
         client_options=_client_options(settings, endpoint, large),
@@ -42,6 +49,18 @@ def build_objects(
         return make(config={**config, "aws_endpoint_url_s3": endpoint})
     except UnknownConfigurationKeyError:
         return make(config=config)
+
+
+def require_same_process() -> None:
+    """Raise InvalidInputError in a child forked after obstore was used: there, its threads are gone."""
+    global _process
+    if _process is None:
+        _process = os.getpid()
+    if _process != os.getpid():
+        raise InvalidInputError(
+            "This process was forked after its parent had used an S3 store, and would hang. Start workers "
+            "with the 'spawn' start method (multiprocessing_context='spawn' for a PyTorch DataLoader)."
+        )
 
 
 def _config(settings: S3Settings, endpoint: str, region: str | None) -> Any:

@@ -26,9 +26,10 @@ CREDENTIALS_TTL = timedelta(minutes=8)
 """How long obstore keeps what the provider gave. botocore renews at the latest 10 minutes before the end."""
 
 STORAGE_CLASSES = (
-    *("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER"),
-    *("DEEP_ARCHIVE", "REDUCED_REDUNDANCY", "EXPRESS_ONEZONE", "OUTPOSTS", "SNOW"),
+    *("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"),
+    "REDUCED_REDUNDANCY",
 )
+"""Those that can be read at once: a ref to a blob in GLACIER or DEEP_ARCHIVE would not be readable."""
 ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 EXTRA_ARGS = ("ServerSideEncryption", "SSEKMSKeyId", "BucketKeyEnabled", "StorageClass", "RequestPayer")
 """Keys of ``s3_extra_args`` that this store honours on every write."""
@@ -126,9 +127,7 @@ def _limit_waiting(session: boto3.Session) -> None:
 
     core: Any = session._session
     core.set_default_client_config(
-        Config(
-            connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries={"total_max_attempts": 1}
-        )
+        Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries={"total_max_attempts": 1})
     )
 
 

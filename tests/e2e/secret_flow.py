@@ -1,6 +1,6 @@
 """A client that fails in every way with a secret in its hands; run by test_secrets, which reads the traces.
 
-The store is the block named in argv[1], saved before; the credentials of a second one are in argv[2:].
+Arguments: the endpoint of a server that refuses everything, and access key, secret key and session token.
 """
 
 from __future__ import annotations

@@ -54,7 +54,10 @@ def test_a_blob_is_fetched_once(cached: Cached) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["format.json", "manifests/r.json", "names/n/" + "a" * 64 + ".json", "data/aa/" + "b" * 64 + "/data.bin"],
+    [
+        *("format.json", "manifests/r.json", f"names/n/{'a' * 64}.json"),
+        *(f"data/aa/{'b' * 64}/data.bin", f"data/aa/{'a' * 64}/metadata.json"),
+    ],
 )
 def test_records_and_foreign_keys_are_never_cached(cached: Cached, key: str) -> None:
     cached.behind.inner.create(key, b"{}")

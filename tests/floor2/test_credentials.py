@@ -218,7 +218,8 @@ def test_a_role_that_cannot_be_assumed_says_so(
 
     class StsAnswer(Answer):
         def body(self) -> bytes:
-            return b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
+            said = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
+            return b"<ErrorResponse>" + said + b"</ErrorResponse>"
 
     proxy.script(Fault("answer", method="POST", answer=StsAnswer(403, "AccessDenied"), times=None))
     store = S3Store(replace(proxied, keys=Keys("AKIASOURCE", "topsecret", assume_role_arn=ROLE)))

@@ -39,7 +39,7 @@ class Calls:
 
     def _of_descriptor(self, descriptor: int) -> str:
         wanted = os.fstat(descriptor)
-        for path in [self.root.parent, self.root, *self.root.rglob("*")]:
+        for path in [self.root.parent.parent, self.root.parent, self.root, *self.root.rglob("*")]:
             if os.path.samestat(path.lstat(), wanted):
                 return self._name(path)
         return "gone"
@@ -58,22 +58,25 @@ def test_a_new_object_is_durable_before_create_returns(root: Path, monkeypatch: 
     calls = Calls(root, monkeypatch)
     DirectoryStore(root).create("a/b/k", b"x")
     assert calls.log == [
-        *("mkdir .", "fsync ..", "mkdir .tmp", "fsync ."),
+        *("fsync ../..", "mkdir .", "fsync ..", "mkdir .tmp"),
         "fsync temporary",
-        *("mkdir a", "fsync .", "mkdir a/b", "fsync a"),
+        *("fsync ..", "mkdir a", "fsync .", "mkdir a/b", "fsync a"),
         *("link a/b/k", "fsync a/b"),
     ]
 
 
-def test_a_key_in_a_folder_that_is_there_takes_two_syncs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_another_made_is_made_durable_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its maker may have died, or not have come to its own fsync: present must mean present after a crash."""
     store = DirectoryStore(root)
     store.create("a/k", b"x")
     calls = Calls(root, monkeypatch)
     store.create("a/l", b"x")
-    assert calls.log == ["fsync temporary", "link a/l", "fsync a"]
+    assert [call for call in calls.log if "tmp" not in call] == [
+        *("fsync temporary", "fsync .", "link a/l", "fsync a"),
+    ]
     calls.log.clear()
     assert store.create("a/l", b"y") is False
-    assert calls.log == ["fsync temporary"]
+    assert calls.log[-1] == "fsync a"
 
 
 def test_replacing_and_uploading_are_durable_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,13 +87,13 @@ def test_replacing_and_uploading_are_durable_too(root: Path, monkeypatch: pytest
     assert stat.etag
     calls = Calls(root, monkeypatch)
     assert store.replace("a/k", b"new", stat.etag)
-    assert calls.log == ["fsync temporary", "rename a/k", "fsync a"]
+    assert [call for call in calls.log if "tmp" not in call] == ["fsync temporary", "rename a/k", "fsync a"]
     calls.log.clear()
     with store.upload("a/u", 1) as upload:
         upload.part(1, b"x", b"")
-        assert calls.log == []
+        assert not [call for call in calls.log if "tmp" not in call]
         assert upload.complete()
-    assert calls.log == ["fsync temporary", "link a/u", "fsync a"]
+    assert calls.log[-3:] == ["fsync .", "link a/u", "fsync a"]
 
 
 @pytest.mark.parametrize("moment", ["fsync", "link", "pwrite"])

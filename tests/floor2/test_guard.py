@@ -23,9 +23,9 @@ from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.observed import CountingStore
 from mltrack_tasks.stores.s3_settings import S3Settings
-from tests.conftest import settings_of
 from tests.servers import S3Server
 from tests.servers.faultproxy import Answer, Fault, FaultProxy
+from tests.settings import settings_of
 
 READS: dict[str, Callable[[Store], object]] = {
     "get": lambda store: store.get("k"),
@@ -51,9 +51,10 @@ def test_a_newer_format_is_refused_by_every_verb(verb: str) -> None:
     assert sorted(stat.key for stat in bare.list("")) == ["format.json", "k"]
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[1]", b'{"format":"1"}', b'{"format":true}', b"\xff", b"[" * 9999]
-)
+FORGED = (b"", b"{}", b"[1]", b'{"format":"1"}', b'{"format":true}', b"\xff", b"[" * 9_999)
+
+
+@pytest.mark.parametrize("body", FORGED, ids=lambda body: repr(body[:9]))
 def test_a_format_that_something_else_wrote_is_refused(body: bytes) -> None:
     bare = MemoryStore()
     bare.create("format.json", body)
@@ -87,18 +88,16 @@ def test_the_format_is_looked_at_once() -> None:
 def test_racing_first_writers_agree_on_one_identity(tmp_path: Path) -> None:
     bare = MemoryStore()
     for make in (lambda: GuardedStore(bare), lambda: GuardedStore(open_directory(tmp_path / "s"))):
+        stores = [make() for _ in range(16)]
         start = threading.Barrier(16)
 
-        def write(
-            number: int, make: Callable[[], GuardedStore] = make, start: threading.Barrier = start
-        ) -> str:
-            store = make()
+        def write(store: GuardedStore, start: threading.Barrier = start) -> str:
             start.wait(30)
-            store.create(f"k{number}", b"")
+            store.create(f"k{id(store)}", b"")
             return str(store.store_id)
 
         with ThreadPoolExecutor(16) as pool:
-            assert len(set(pool.map(write, range(16)))) == 1
+            assert len(set(pool.map(write, stores))) == 1
 
 
 def test_a_store_cannot_be_inside_another(tmp_path: Path, s3_settings: S3Settings) -> None:

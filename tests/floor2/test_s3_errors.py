@@ -25,9 +25,10 @@ from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.retry import RetryingStore
 from mltrack_tasks.stores.s3 import LARGE_BODY, S3Store
 from mltrack_tasks.stores.s3_settings import Keys, S3Settings
-from tests.conftest import BUCKET, settings_of
 from tests.servers import S3Server, create_bucket, moto
 from tests.servers.faultproxy import Answer, Fault, FaultProxy
+from tests.servers.faults import Ending, Kind
+from tests.settings import BUCKET, settings_of
 
 Verb = Callable[[Store], object]
 VERBS: dict[str, Verb] = {
@@ -210,18 +211,17 @@ SAID: list[tuple[int, str, type[MLTrackError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("status", "code", "kind", "advice"), SAID, ids=[row[1] for row in SAID])
-def test_the_table_of_codes(
-    status: int, code: str, kind: type[MLTrackError], advice: str, proxied: S3Settings, proxy: FaultProxy
-) -> None:
+def test_the_table_of_codes(proxied: S3Settings, proxy: FaultProxy) -> None:
     store = S3Store(proxied)
-    elsewhere = {"x-amz-bucket-region": "eu-west-1"} if status == 301 else {}
-    proxy.script(Fault("answer", times=None, answer=Answer(status, code, headers=elsewhere)))
-    for verb in ("get", "list", "upload", "delete"):
-        with pytest.raises(kind, match=rf"(?s){BUCKET}.*{advice}") as raised:
-            VERBS[verb](store)
-        assert type(raised.value) is kind
-        assert raised.value.details["code"] == code
+    for status, code, kind, advice in SAID:
+        proxy.clear()
+        elsewhere = {"x-amz-bucket-region": "eu-west-1"} if status == 301 else {}
+        proxy.script(Fault("answer", times=None, answer=Answer(status, code, headers=elsewhere)))
+        for verb in ("get", "list", "upload", "delete"):
+            with pytest.raises(kind, match=rf"(?s){BUCKET}.*{advice}") as raised:
+                VERBS[verb](store)
+            assert type(raised.value) is kind, (code, verb)
+            assert raised.value.details["code"] == code, verb
 
 
 def test_a_missing_key_is_not_found(s3_settings: S3Settings) -> None:
@@ -231,39 +231,40 @@ def test_a_missing_key_is_not_found(s3_settings: S3Settings) -> None:
     assert store.head("k") is None
 
 
-@pytest.mark.parametrize("kind", ["reset", "truncate", "status503", "status500"])
-def test_a_failing_request_is_sent_again(kind: str, proxied: S3Settings, proxy: FaultProxy) -> None:
+def test_a_failing_request_is_sent_again(proxied: S3Settings, proxy: FaultProxy) -> None:
     store = RetryingStore(S3Store(proxied), sleep=lambda seconds: None)
     store.create("k", b"x" * 1_000)
-    proxy.script(Fault(kind, method="GET", times=2))  # type: ignore[arg-type]
-    assert store.get("k") == b"x" * 1_000
-    assert proxy.count("GET") == 3
-    proxy.script(Fault(kind, method="GET", times=3))  # type: ignore[arg-type]
-    with pytest.raises(TransientError):
-        store.get("k")
+    kinds: tuple[Kind, ...] = ("reset", "truncate", "status503", "status500")
+    for kind in kinds:
+        proxy.forget()
+        proxy.script(Fault(kind, method="GET", times=2))
+        assert store.get("k") == b"x" * 1_000
+        assert proxy.count("GET") == 3
+        proxy.script(Fault(kind, method="GET", times=3))
+        with pytest.raises(TransientError):
+            store.get("k")
 
 
-@pytest.mark.parametrize("ending", ["close", "reset"])
-def test_a_lost_answer_to_a_create_says_false(ending: str, proxied: S3Settings, proxy: FaultProxy) -> None:
+def test_a_lost_answer_to_a_create_says_false(proxied: S3Settings, proxy: FaultProxy) -> None:
     store = RetryingStore(S3Store(proxied), sleep=lambda seconds: None)
-    proxy.script(Fault("lose_answer", method="PUT", ending=ending))  # type: ignore[arg-type]
-    assert store.create("k", b"x") is False
-    assert store.get("k") == b"x"
+    endings: tuple[Ending, ...] = ("close", "reset")
+    for ending in endings:
+        proxy.script(Fault("lose_answer", method="PUT", ending=ending))
+        assert store.create(ending, b"x") is False
+        assert store.get(ending) == b"x"
 
 
-@pytest.mark.parametrize(("status", "code"), [(404, "NoSuchUpload"), (412, "PreconditionFailed")])
-def test_a_lost_answer_to_a_completion_says_false(
-    proxied: S3Settings, proxy: FaultProxy, status: int, code: str
-) -> None:
+def test_a_lost_answer_to_a_completion_says_false(proxied: S3Settings, proxy: FaultProxy) -> None:
     """The second try finds the upload gone or the key taken, as servers differ; reading tells whose it is."""
     store = RetryingStore(S3Store(proxied), sleep=lambda seconds: None)
-    again = Fault("answer", method="POST", match="uploadId", answer=Answer(status, code))
-    with store.upload("k", 1) as upload:
-        upload.part(1, b"x", hashlib.sha256(b"x").digest())
-        proxy.script(Fault("lose_answer", method="POST", match="uploadId"), again)
-        assert upload.complete() is False
-    assert store.get("k") == b"x"
-    assert proxy.unfired() == []
+    for status, code in ((404, "NoSuchUpload"), (412, "PreconditionFailed")):
+        again = Fault("answer", method="POST", match="uploadId", answer=Answer(status, code))
+        with store.upload(code, 1) as upload:
+            upload.part(1, b"x", hashlib.sha256(b"x").digest())
+            proxy.script(Fault("lose_answer", method="POST", match="uploadId"), again)
+            assert upload.complete() is False
+        assert store.get(code) == b"x"
+        assert proxy.unfired() == []
 
 
 def test_a_competing_write_is_no_error(proxied: S3Settings, proxy: FaultProxy) -> None:

@@ -19,8 +19,8 @@ from mltrack_tasks.stores.probe import Capabilities
 from mltrack_tasks.stores.retry import RetryingStore
 from mltrack_tasks.stores.s3 import S3Store
 from mltrack_tasks.testing import Raw, RawFolder, RawObjects, RawS3, StoreContract
-from tests.conftest import settings_of
 from tests.servers import S3Server
+from tests.settings import settings_of
 
 LOCAL = Capabilities(
     create_only=True,

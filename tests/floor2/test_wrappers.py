@@ -130,9 +130,8 @@ def test_faulty_store_fails_one_call_or_all_that_follow() -> None:
 def test_counting_store_counts_calls_and_bytes() -> None:
     store = CountingStore(MemoryStore())
     every_verb(store)
-    assert store.calls == dict.fromkeys(
-        "create get get_range head replace upload part complete list delete".split(), 1
-    )
+    verbs = ("create", "get", "get_range", "head", "replace", "upload", "part", "complete", "list", "delete")
+    assert store.calls == dict.fromkeys(verbs, 1)
     assert {verb: size for verb, size in store.sent.items() if size} == {"create": 1, "replace": 1, "part": 1}
     assert store.log[0] == ("create", "k")
     assert store.log[-1] == ("delete", "k,u")

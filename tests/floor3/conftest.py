@@ -16,9 +16,9 @@ from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.retry import RetryingStore
 from mltrack_tasks.stores.s3 import S3Store
 from mltrack_tasks.testing import Raw, RawFolder, RawObjects, RawS3
-from tests.conftest import settings_of
 from tests.floor3.limits import shrink
 from tests.servers import S3Server
+from tests.settings import settings_of
 
 
 @dataclass(frozen=True)

@@ -100,12 +100,15 @@ def views_equal_records(store: Store) -> None:
 
 
 def nothing_is_there_twice(store: Store) -> None:
-    """One record for one thing: equal contents stand under one name only once."""
-    contents = Counter(
-        (key.rsplit("/", 1)[0], _run_of(key) if key.startswith("manifests/") else "", _content(store, key))
-        for key in records(store)
+    """One record for one thing: a name holds equal contents once, a revision differs from the one before."""
+    named = Counter(
+        (key.rsplit("/", 1)[0], _content(store, key)) for key in records(store) if key.startswith("names/")
     )
-    assert set(contents.values()) <= {1}, contents
+    assert set(named.values()) <= {1}, named
+    runs = {(_run_of(key), _revision_of(key)): key for key in records(store) if key.startswith("manifests/")}
+    for (run, revision), key in runs.items():
+        if revision > 1:
+            assert _content(store, key) != _content(store, runs[run, revision - 1]), key
     assert max(Counter(keys(store)).values(), default=1) == 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from mltrack_tasks.runs import get_run, store_run
 from mltrack_tasks.stores import Store, open_directory, open_s3
 from mltrack_tasks.stores.s3_settings import S3Settings
 from mltrack_tasks.testing import RawFolder
-from tests.conftest import settings_of
 from tests.floor3 import invariants
 from tests.floor3.conftest import Place
 from tests.floor3.limits import LARGE
-from tests.floor3.worker import work
+from tests.floor3.worker import prepare, work
 from tests.servers import S3Server
+from tests.settings import settings_of
 
 WRITERS = 32
 pytestmark = pytest.mark.usefixtures("small_parts")
@@ -144,11 +144,7 @@ def in_processes(count: int, where: str | S3Settings, file: Path) -> list[tuple[
     """Let several processes store the same file and their own run -> what each says of it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pytest", "tests.floor3.worker"])
-    results, start = context.Queue(), context.Barrier(count)
-    workers = [context.Process(target=work, args=(where, str(file), start, results)) for _ in range(count)]
-    for worker in workers:
-        worker.start()
-    outcomes = [results.get(timeout=60) for _ in workers]
-    for worker in workers:
-        worker.join()
-    return outcomes
+    start = context.Barrier(count)
+    with ProcessPoolExecutor(count, context, initializer=prepare, initargs=(start,)) as pool:
+        outcomes = [pool.submit(work, where, str(file)) for _ in range(count)]
+        return [outcome.result() for outcome in outcomes]

@@ -8,25 +8,28 @@ from typing import Any
 from mltrack_tasks.content import store_file
 from mltrack_tasks.errors import ConflictError
 from mltrack_tasks.runs import store_run
-from mltrack_tasks.stores import open_directory, open_s3
+from mltrack_tasks.stores import Store, open_directory, open_s3
 from mltrack_tasks.stores.s3_settings import S3Settings
 from tests.floor3.limits import shrink
 
+_start: Any
 
-def work(where: str | S3Settings, file: str, start: Any, results: Any) -> None:
-    """Store one file and one run, at the same moment as the others -> (ref, outcome of the run)."""
+
+def prepare(start: Any) -> None:
+    """Make small things large here too, and keep the barrier that lets all processes go at once."""
+    global _start
+    _start = start
     shrink(setattr)
+
+
+def work(where: str | S3Settings, file: str) -> tuple[str, str]:
+    """Store one file and one run, at the same moment as the others -> (ref, outcome of the run)."""
     store = open_directory(where) if isinstance(where, str) else open_s3(where)
-    start.wait(60)
-    try:
-        ref = str(store_file(store, file, "large"))
-        results.put((ref, _run(store)))
-    except BaseException as error:
-        results.put((repr(error), "failed"))
-        raise
+    _start.wait(60)
+    return str(store_file(store, file, "large")), _run(store)
 
 
-def _run(store: Any) -> str:
+def _run(store: Store) -> str:
     try:
         store_run(store, "r", {"process": os.getpid()}, storage_mode="flat")
     except ConflictError as error:

@@ -9,7 +9,6 @@ import pytest
 from prefect.settings import (
     PREFECT_LOGGING_TO_API_ENABLED,
     PREFECT_SERVER_ANALYTICS_ENABLED,
-    PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS,
     temporary_settings,
 )
 from prefect.testing.utilities import prefect_test_harness
@@ -27,7 +26,6 @@ def prefect_api() -> Iterator[None]:
     settings = {
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_LOGGING_TO_API_ENABLED: False,
-        PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS: 0,
     }
     with temporary_settings(settings), prefect_test_harness(server_startup_timeout=120):
         yield

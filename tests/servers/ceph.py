@@ -176,9 +176,7 @@ class _Cluster:
             )
 
 
-def _finished(
-    command: list[str] | tuple[str, ...], *, seconds: float
-) -> subprocess.CompletedProcess[str]:
+def _finished(command: list[str] | tuple[str, ...], *, seconds: float) -> subprocess.CompletedProcess[str]:
     """Run to the end, at most ``seconds``; what it prints is kept."""
     try:
         return subprocess.run(

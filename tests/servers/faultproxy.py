@@ -83,8 +83,7 @@ class FaultProxy:
     def count(self, method: str | None = None, match: str = "") -> int:
         """Count requests by method and by a regular expression found in ``/bucket/key?query``."""
         return sum(
-            method in (None, record.method)
-            and re.search(match, f"{record.path}?{record.query}") is not None
+            method in (None, record.method) and re.search(match, f"{record.path}?{record.query}") is not None
             for record in self.requests
         )
 

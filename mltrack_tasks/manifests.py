@@ -1,0 +1,125 @@
+"""Manifests: written once per revision, with their log entry before and their views after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from mltrack_tasks import events, layout, provenance
+from mltrack_tasks.errors import ConflictError, IntegrityError
+from mltrack_tasks.events import Event, Observe
+from mltrack_tasks.fields import parse_time
+from mltrack_tasks.parallel import run_all
+from mltrack_tasks.records import RunManifest
+from mltrack_tasks.recordstore import create_record, ensure, read_record, same_content
+from mltrack_tasks.stores.base import Store
+
+
+def write_manifest(store: Store, manifest: RunManifest, *, revise: bool, observe: Observe) -> RunManifest:
+    """Write a manifest as the first revision, or with ``revise`` as the next -> what is stored.
+
+    The same manifest again is success (``created=False``): as the current revision, or as an older one that
+    this very task run wrote before it was interrupted. Otherwise, without ``revise``, ConflictError.
+    """
+    content, origin = manifest.to_content(), provenance.current()
+    revision = 1
+    if revise:
+        revision = _own_revision(store, manifest.run_id, content, origin) or (
+            latest_revision(store, manifest.run_id) + 1
+        )
+    while True:
+        try:
+            stored = _write_revision(store, manifest.run_id, revision, content, origin)
+        except ConflictError:
+            own = _own_revision(store, manifest.run_id, content, origin)
+            if own is None and not revise:
+                raise
+            revision = own or revision + 1  # another writer took the number: ours comes after it
+            continue
+        if stored.created or latest_revision(store, manifest.run_id) == stored.revision:
+            _write_views(store, stored)
+        observe(Event(events.RUN_STORED, stored.run_id, {"revision": revision, "created": stored.created}))
+        return stored
+
+
+def read_manifest(store: Store, run_id: str, revision: int) -> RunManifest:
+    """Read one revision. IntegrityError if the record there is of another run."""
+    key = layout.manifest_key(run_id, revision)
+    what = f"{key} in {store.location}"
+    manifest = RunManifest.from_record(read_record(store, key), revision=revision, what=what)
+    if manifest.run_id != run_id:
+        raise IntegrityError(
+            f"{what} is the manifest of {manifest.run_id!r}; it was not written there by us."
+        )
+    return manifest
+
+
+def latest_revision(store: Store, run_id: str) -> int:
+    """Highest revision (0: none), by doubling and halving: numbers have no gaps."""
+
+    def exists(number: int) -> bool:
+        return store.head(layout.manifest_key(run_id, number)) is not None
+
+    if not exists(1):
+        return 0
+    low, high = 1, 2
+    while exists(high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if exists(middle) else (low, middle)
+    return low
+
+
+def view_value(manifest: RunManifest, mode: str) -> str:
+    """What a run is listed under in the view of ``mode``; by date, the UTC day of its start.
+
+    A run without a start counts from when it was stored, as its record says.
+    """
+    if mode == "by_date":
+        return layout.utc_day(manifest.started_at or manifest.stored_at)
+    value = {"by_project": manifest.project, "by_type": manifest.run_type, "by_model": manifest.model}[mode]
+    if value is None:
+        raise IntegrityError(f"The manifest of {manifest.run_id!r} has {mode} but nothing to list it under.")
+    return value
+
+
+def _write_revision(
+    store: Store, run_id: str, revision: int, content: Mapping[str, Any], origin: Mapping[str, Any]
+) -> RunManifest:
+    """Log entry, then record: the order is the transaction."""
+    ensure(store, layout.log_key(parse_time(origin["at"], "the time"), run_id, revision))
+    key = layout.manifest_key(run_id, revision)
+    record, created = create_record(store, key, content, what=f"The run {run_id!r}", origin=origin)
+    what = f"{key} in {store.location}"
+    return replace(RunManifest.from_record(record, revision=revision, what=what), created=created)
+
+
+def _own_revision(
+    store: Store, run_id: str, content: Mapping[str, Any], origin: Mapping[str, Any]
+) -> int | None:
+    """The revision that already holds this content and counts as ours, or None.
+
+    The current one does, whoever wrote it. An older one only if this task run wrote it: somebody who stores
+    an earlier state on purpose wants it to be the current one again.
+    """
+    latest = latest_revision(store, run_id)
+    for revision in range(latest, 0, -1):
+        record = read_record(store, layout.manifest_key(run_id, revision))
+        ours = origin.get("task_run_id") is not None and (
+            record.provenance.get("task_run_id") == origin["task_run_id"]
+        )
+        if (revision == latest or ours) and same_content(record.content, content):
+            return revision
+    return None
+
+
+def _write_views(store: Store, manifest: RunManifest) -> None:
+    keys = [
+        layout.view_key(mode, view_value(manifest, mode), manifest.run_id)
+        for mode in manifest.storage_modes
+        if mode != "flat"
+    ]
+    run_all([partial(ensure, store, key) for key in keys], store.max_workers)
