@@ -89,13 +89,14 @@ class StoreMachine(RuleBasedStateMachine):
         except ConflictError:
             assert if_exists == "raise"
             assert before
-            assert before[0] != said
+            assert said not in (before[0], before[-1])
         else:
-            again = said == (before[0] if if_exists == "raise" else before[-1]) if before else False
+            first = if_exists == "raise" and before[:1] == [said]
+            again = first or before[-1:] == [said]
             assert run.created is not again
             if not again:
                 before.append(said)
-            assert run.revision == (1 if if_exists == "raise" else len(before))
+            assert run.revision == (1 if first else len(before))
         self._mended(value)
 
     def _mended(self, value: Any) -> None:
