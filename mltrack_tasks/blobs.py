@@ -40,22 +40,22 @@ class Verdict(Enum):
 def judge(stat: Stat, source: Source) -> Verdict:
     """Compare what the store says of an object with the bytes that should be there.
 
-    The store's own SHA-256 decides (of the whole, or composite for parts); without one, a plain MD5 ETag;
-    without that (encryption with KMS) nothing is known.
+    The store's own SHA-256 of the whole decides. A composite over our parts, or where there is no SHA-256 an
+    MD5 ETag, can only confirm: another tool's parts, or encryption with KMS, make another one.
     """
     if stat.size != source.size:
         return Verdict.DAMAGED
     if stat.sha256 is not None:
         return _equal(stat.sha256, source.digest)
     if stat.composite is not None:
-        if _parts(stat.composite) != _parts_of(source.size):
-            return Verdict.UNKNOWN  # a copy made by something else, in other parts
-        return _equal(stat.composite, source.composite())
+        # One over other parts, though as many, is another: a difference is a reason to read, not a proof.
+        as_many = _parts(stat.composite) == _parts_of(source.size)
+        return Verdict.PRESENT if as_many and stat.composite == source.composite() else Verdict.UNKNOWN
     plain = _MD5.fullmatch(stat.etag or "")
     if not plain:
         return Verdict.UNKNOWN
     expected = source.multipart_etag() if "-" in plain[1] else source.md5()
-    # Another kind of ETag (KMS) can look like an MD5: a difference is a reason to read, not a proof.
+    # Another kind of ETag (KMS) can look like an MD5.
     return Verdict.PRESENT if plain[1] == expected else Verdict.UNKNOWN
 
 
@@ -130,7 +130,7 @@ def stream_blob(
     """Yield a blob's bytes in order, a few ranges ahead; the end raises IntegrityError if they were wrong.
 
     Memory: ``max_workers`` ranges of READ_SIZE, and as much again while they arrive.
-    What was yielded is proven only when the iterator ends.
+    What was yielded is proven only when the iterator ends. Wrong bytes may be a cache's: the caller evicts.
     """
     key = layout.blob_key(digest, format)
     stat = store.head(key)
@@ -144,7 +144,6 @@ def stream_blob(
             hasher.update(chunk)
         yield chunk
     if store.verify_reads and hasher.hexdigest() != digest:
-        store.evict(key)
         raise damaged(store, key)
 
 

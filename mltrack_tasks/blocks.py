@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +24,7 @@ from pydantic import (
 
 from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.stores import DEFAULT_CACHE_BYTES, Store, open_directory, open_s3
+from mltrack_tasks.stores.files import checked_path
 from mltrack_tasks.stores.s3_settings import Keys, S3Settings
 
 _BUCKET_FIELDS = (
@@ -133,10 +133,7 @@ class MLTrackStore(Block):
     @field_validator("path", "cache_dir")
     @classmethod
     def _make_absolute(cls, value: str | None) -> str | None:
-        try:
-            return None if value is None else str(Path(value).expanduser().absolute())
-        except RuntimeError as error:
-            raise InvalidInputError(f"The directory {value!r} names no known home: {error}") from error
+        return None if value is None else str(checked_path(value).absolute())
 
     @model_validator(mode="after")
     def _check(self) -> MLTrackStore:

@@ -20,7 +20,8 @@ from mltrack_tasks.records import NamedData
 from mltrack_tasks.recordstore import create_record, read_record
 from mltrack_tasks.refs import DataRef, parse_ref
 from mltrack_tasks.stores.base import Store
-from mltrack_tasks.values import checked_path, write_file, write_value
+from mltrack_tasks.stores.files import checked_path
+from mltrack_tasks.values import write_file, write_value
 
 MAX_METADATA = 1024 * 1024
 """[bytes] of the user's metadata of one datum, as JSON: it is read with every listing."""
@@ -90,7 +91,11 @@ def retrieve_file(store: Store, ref: DataRef | str, path: str | Path) -> Path:
     except IntegrityError:
         if not store.evict(found.storage_path):
             raise
-    return deliver(_stream(store, found), found.hash, target)  # not out of a cache this time
+    try:
+        return deliver(_stream(store, found), found.hash, target)  # not out of a cache this time
+    except IntegrityError:
+        store.evict(found.storage_path)
+        raise
 
 
 def list_data(store: Store, name: str | None = None) -> list[NamedData]:

@@ -20,8 +20,9 @@ from mltrack_tasks.stores.base import Store
 def write_manifest(store: Store, manifest: RunManifest, *, revise: bool, observe: Observe) -> RunManifest:
     """Write a manifest as the first revision, or with ``revise`` as the next -> what is stored.
 
-    The same manifest again is success (``created=False``): as the current revision, or as an older one that
-    this very task run wrote before it was interrupted. Otherwise, without ``revise``, ConflictError.
+    The same manifest again is success (``created=False``): as the current revision, as an older one that this
+    very task run wrote before it was interrupted, or without ``revise`` as the first, whoever wrote it.
+    Otherwise, without ``revise``, ConflictError.
     """
     content, origin = manifest.to_content(), provenance.current()
     revision = 1

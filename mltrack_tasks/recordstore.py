@@ -60,8 +60,7 @@ def create_record(
         try:
             existing = read_record(store, key)
         except NotFoundError:
-            if attempt + 1 < _TRIES:
-                _pause(attempt)  # deleted again, or a competing write still in flight
+            _pause(attempt)  # deleted again, or a competing write still in flight
             continue
         if same_content(existing.content, content):
             return existing, False
@@ -86,7 +85,9 @@ def same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _pause(attempt: int) -> None:
-    time.sleep(0.1 * 2**attempt)
+    """Wait for others to finish; not after the last try."""
+    if attempt + 1 < _TRIES:
+        time.sleep(0.1 * 2**attempt)
 
 
 def _unsettled(store: Store, key: str) -> TransientError:

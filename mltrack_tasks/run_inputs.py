@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mltrack_tasks import canonical, layout
@@ -56,9 +57,9 @@ def _check_ref(ref: DataRef, what: str) -> None:
     """Refuse a ref that could be written into a record and not be read back."""
     try:
         read = DataRef.from_json(canonical.loads(canonical.dumps(ref.to_json()), what=what), what=what)
-    except (IntegrityError, TypeError) as error:
+    except (IntegrityError, TypeError, ValueError) as error:
         raise InvalidInputError(f"{what} is not a ref of this library: {error}") from error
-    if read != ref:
+    if replace(read, metadata=ref.metadata) != ref:  # metadata does come back, but NaN does not equal NaN
         raise InvalidInputError(f"{what} would come back as another ref; use refs as they were returned.")
 
 

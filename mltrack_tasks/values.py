@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -13,16 +13,17 @@ from mltrack_tasks import codecs, layout
 from mltrack_tasks.blobs import write_blob
 from mltrack_tasks.codecs import Description
 from mltrack_tasks.digest import SINGLE_PUT_LIMIT
-from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError
+from mltrack_tasks.errors import FormatError, IntegrityError
 from mltrack_tasks.events import Observe
 from mltrack_tasks.recordstore import create_if_absent
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.sources import BytesSource, FileSource, Source, open_source
 from mltrack_tasks.stores.base import Store
-from mltrack_tasks.stores.files import os_errors
+from mltrack_tasks.stores.files import checked_path, os_errors
 
 _MAGIC = 16
 """[bytes] of a file's beginning and end that tell its format."""
+_TEMPORARY = "The temporary folder (TMPDIR)"
 _UNREADABLE = "unreadable"
 """Codec of what only looks like Parquet or npy: it gets no metadata.json, for a later version may read it."""
 
@@ -53,16 +54,6 @@ def _describe_file(reader: BinaryIO) -> Description:
         return codecs.describe(format, reader)
     except (IntegrityError, FormatError):
         return Description(kind="file", format=format, codec=_UNREADABLE)
-
-
-def checked_path(path: str | Path) -> Path:
-    """Admit what names a file, or raise InvalidInputError."""
-    if not isinstance(path, (str, Path)) or not str(path) or "\0" in str(path):
-        raise InvalidInputError(f"{path!r} is not a path.")
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise InvalidInputError(f"{path}: {error} Write the path out.") from error
 
 
 def _write(store: Store, source: Source, name: str, description: Description, observe: Observe) -> DataRef:
@@ -106,16 +97,22 @@ def _encoded(data: Any, name: str) -> Iterator[tuple[Source, Description]]:
         yield BytesSource(sink.getbuffer()), description
         return
     with _temporary_file() as file:
-        with os_errors("The temporary folder (TMPDIR)"):
+        with os_errors(_TEMPORARY):
             description = codecs.encode(data, file, what=name)
             file.flush()
             source = _source_of(file, name)
         yield source, description
 
 
-def _temporary_file() -> BinaryIO:
-    with os_errors("The temporary folder (TMPDIR)"):
-        return cast(BinaryIO, tempfile.TemporaryFile())
+@contextmanager
+def _temporary_file() -> Iterator[BinaryIO]:
+    with os_errors(_TEMPORARY):
+        file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 -- closed below, in its own way
+    try:
+        yield file
+    finally:
+        with suppress(OSError):  # what is left in the buffer of a file that met a full disk is not needed
+            file.close()
 
 
 def _source_of(file: BinaryIO, name: str) -> Source:

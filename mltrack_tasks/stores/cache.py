@@ -20,7 +20,7 @@ from mltrack_tasks import layout
 from mltrack_tasks.errors import InvalidInputError, MLTrackError
 from mltrack_tasks.events import logger
 from mltrack_tasks.stores.base import Store, WrapperStore
-from mltrack_tasks.stores.files import os_errors
+from mltrack_tasks.stores.files import checked_path, os_errors
 
 FOLDER = "mltrack-cache"
 """What a cache makes in the directory that it is given; it looks at and removes nothing beside it."""
@@ -37,7 +37,7 @@ class CachedStore(WrapperStore):
         super().__init__(inner)
         if max_bytes < 1:
             raise InvalidInputError(f"cache_max_bytes is {max_bytes}; give a positive number of bytes.")
-        self.folder = Path(folder).expanduser().absolute() / FOLDER
+        self.folder = checked_path(folder).absolute() / FOLDER
         self.max_bytes = max_bytes
         self._added = max_bytes  # unknown at first: look at the folder when something is added
         self._lock = threading.Lock()
@@ -111,13 +111,14 @@ def _load(path: Path) -> bytes | None:
             raw = path.read_bytes()
         except FileNotFoundError:
             return None
-        body = raw[_DIGEST_SIZE:]
-        if hashlib.sha256(body).digest() != raw[:_DIGEST_SIZE]:
-            path.unlink(missing_ok=True)
-            return None
-        with suppress(FileNotFoundError):
+    body = raw[_DIGEST_SIZE:]
+    intact = hashlib.sha256(body).digest() == raw[:_DIGEST_SIZE]
+    with suppress(OSError):  # gone meanwhile, or a cache that we may only read: it serves all the same
+        if intact:
             os.utime(path)
-        return body
+        else:
+            path.unlink()
+    return body if intact else None
 
 
 def _make_room(folder: Path, limit: int) -> None:

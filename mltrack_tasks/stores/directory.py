@@ -19,7 +19,7 @@ from mltrack_tasks import layout
 from mltrack_tasks.digest import part_size_for
 from mltrack_tasks.errors import IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.stores.base import Stat, Store, Upload
-from mltrack_tasks.stores.files import fsync_folder, hash_file, make_folders, os_errors
+from mltrack_tasks.stores.files import checked_path, fsync_folder, hash_file, make_folders, os_errors
 
 TEMPORARY = ".tmp"
 
@@ -28,7 +28,7 @@ class DirectoryStore(Store):
     """A store under ``root``, which is created if it is missing. Relative paths are made absolute."""
 
     def __init__(self, root: str | Path, *, max_workers: int = 8, verify_reads: bool = True) -> None:
-        self.root = Path(root).expanduser().absolute()
+        self.root = checked_path(root).absolute()
         self.location = str(self.root)
         self.max_workers = max_workers
         self.verify_reads = verify_reads

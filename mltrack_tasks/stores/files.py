@@ -15,6 +15,18 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+def checked_path(path: object) -> Path:
+    """Admit what names a file or folder, with ``~`` for a home, or raise InvalidInputError."""
+    if not isinstance(path, (str, Path)) or not str(path) or "\0" in str(path):
+        raise InvalidInputError(f"{path!r} is not a path.")
+    try:
+        expanded = Path(path).expanduser()
+        os.fsencode(expanded)
+    except (RuntimeError, UnicodeEncodeError) as error:
+        raise InvalidInputError(f"The path {str(path)!r} cannot be used: {error}. Write it out.") from error
+    return expanded
+
+
 def hash_file(path: Path) -> str:
     """Digest of a file's bytes -> 64 hex digits."""
     with path.open("rb") as file:

@@ -29,7 +29,8 @@ STORAGE_CLASSES = (
     *("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"),
     "REDUCED_REDUNDANCY",
 )
-"""Those that can be read at once: a ref to a blob in GLACIER or DEEP_ARCHIVE would not be readable."""
+ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
+"""Storage classes that exist, but not for what must be readable at once."""
 ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 EXTRA_ARGS = ("ServerSideEncryption", "SSEKMSKeyId", "BucketKeyEnabled", "StorageClass", "RequestPayer")
 """Keys of ``s3_extra_args`` that this store honours on every write."""
@@ -70,6 +71,11 @@ class S3Settings:
         if not self.bucket or "/" in self.bucket:
             raise InvalidInputError(
                 f"The bucket {self.bucket!r} is not a bucket's name (no slashes, no s3://)."
+            )
+        if self.storage_class in ARCHIVES:
+            raise InvalidInputError(
+                f"Objects in {self.storage_class} cannot be read until they are restored, and a ref must be "
+                "readable when it is handed out. Choose GLACIER_IR, or let a lifecycle rule archive old blobs."
             )
         if self.storage_class is not None:
             layout.check_choice(self.storage_class, STORAGE_CLASSES, "The storage class")

@@ -93,6 +93,10 @@ class Number(IntEnum):
     ONE = 1
 
 
+class Text(str):
+    __slots__ = ()
+
+
 REFUSED: list[tuple[Any, str]] = [
     ((1, 2), "use a list"),
     ({1, 2}, "use a list"),
@@ -107,6 +111,9 @@ REFUSED: list[tuple[Any, str]] = [
     (b"bytes", "bytes"),
     (1j, "complex"),
     (Number.ONE, "plain Python type"),
+    (Text("x"), "plain Python type"),
+    ({Text("x"): 1}, "the key 'x' of type"),
+    (frozenset(), "use a list"),
     (OrderedDict(a=1), "plain Python type"),
     (object(), "object"),
     ("\ud800", "lone surrogate"),
@@ -134,6 +141,36 @@ def test_nesting_has_a_limit_both_ways() -> None:
         for body in (b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth):
             with pytest.raises(IntegrityError, match=r"nested|recursion"):
                 canonical.loads_value(body)
+
+
+@pytest.mark.parametrize("around", [0, 20])
+def test_the_deepest_value_has_room_in_a_record_and_no_more(around: int) -> None:
+    """Plain JSON may be 20 levels deeper than a value: its escapes and the record around it."""
+    depth = canonical.MAX_DEPTH + around
+    body = b"[" * depth + b"]" * depth
+    assert canonical.dumps(canonical.loads(body, what="it")) == body
+    for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+        inner = b"1" if closing == b"}" else b""
+        with pytest.raises(IntegrityError, match="nested more than 120 levels"):
+            canonical.loads(opening * 121 + inner + closing * 121, what="it")
+
+
+def test_large_integers_come_back() -> None:
+    for number in (2**14_000 - 1, 1 - 2**14_000, 10**4_000):
+        assert canonical.loads_value(canonical.dumps_value([number])) == [number]
+    with pytest.raises(InvalidInputError, match="14001 bits; store it as a string"):
+        canonical.dumps_value(2**14_000)
+
+
+@given(values, st.data())
+def test_damaged_bytes_are_refused_or_read_as_another_value(value: Any, data: st.DataObject) -> None:
+    body = bytearray(canonical.dumps_value(value))
+    body[data.draw(st.integers(0, len(body) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        back = canonical.loads_value(body)
+    except IntegrityError:
+        return
+    assert exact(canonical.loads_value(canonical.dumps_value(back))) == exact(back)
 
 
 def test_a_cycle_is_refused() -> None:

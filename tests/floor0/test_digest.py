@@ -47,6 +47,19 @@ def test_parts_of_known_sizes() -> None:
         digest.part_size_for(digest.MAX_BLOB_SIZE + 1)
 
 
+@given(st.integers(0, digest.MAX_BLOB_SIZE), st.integers(0, digest.MAX_BLOB_SIZE))
+def test_larger_blobs_never_have_smaller_parts(one: int, other: int) -> None:
+    small, large = sorted((one, other))
+    assert digest.part_size_for(small) <= digest.part_size_for(large)
+
+
+def test_the_composite_checksum_of_a_known_upload() -> None:
+    """The text was made by ``xxd -r -p | openssl dgst -sha256 -binary | base64`` from the two digests."""
+    abc = bytes.fromhex("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+    empty = bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+    assert digest.composite_checksum([abc, empty]) == "bxKQiW7oGgNJF00Z9Ec9JnoQKJxASAhh1cQq//+9efk=-2"
+
+
 def test_the_composite_checksum_is_the_one_of_the_user_guide() -> None:
     parts = [hashlib.sha256(body).digest() for body in (b"one", b"two")]
     whole = base64.b64encode(hashlib.sha256(b"".join(parts)).digest()).decode()
@@ -61,6 +74,8 @@ def test_hex_and_base64(raw: bytes) -> None:
     assert digest.hex_from_base64(digest.base64_from_raw(raw)) == raw.hex()
 
 
-@pytest.mark.parametrize("text", ["", "x", "####", "YQ==", "ü"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "####", "YQ==", "ü", "!" * 44, "A" * 43, "A" * 44, "A" * 21 + "\n" + "A" * 22 + "="]
+)
 def test_what_is_no_base64_of_a_digest(text: str) -> None:
     assert digest.hex_from_base64(text) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 
+import cloudpickle
 import pytest
 
 from mltrack_tasks import errors
@@ -67,6 +68,23 @@ def test_attributes() -> None:
     assert isinstance(partial, PartialTransferError)
     assert (partial.done, partial.failed) == (("a",), (("b", "why"),))
     assert MLTrackError("x").details == {}
+
+
+def test_details_are_a_copy() -> None:
+    details = {"key": "x"}
+    error = MLTrackError("x", details=details)
+    details["key"] = "y"
+    assert error.details == {"key": "x"}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_errors_survive_cloudpickle_and_copy_and_no_foreign_handler_takes_them(
+    kind: type[MLTrackError],
+) -> None:
+    error = make(kind)
+    for again in (cloudpickle.loads(cloudpickle.dumps(error)), copy.copy(error)):
+        assert (type(again), again.args, vars(again)) == (kind, error.args, vars(error))
+    assert not isinstance(error, (OSError, RuntimeError, KeyError))
 
 
 def test_a_class_of_the_users_own_survives_too() -> None:

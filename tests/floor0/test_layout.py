@@ -153,6 +153,10 @@ def test_no_run_id_looks_like_a_revision_or_a_pin_of_a_name() -> None:
     assert layout.run_pin_key(DIGEST, "~name~x") != layout.name_pin_key(DIGEST, "x")
     assert layout.run_of_pin(layout.run_pin_key(DIGEST, "~name~x")) == "~name~x"
     assert layout.run_of_pin(layout.name_pin_key(DIGEST, "x")) is None
+    assert layout.name_pin_key(DIGEST, "x y") == f"runs/by_data/ab/{DIGEST}/~name~x%20y"
+    for last in ("", "..", "%2e", "a b", "~nam~x"):
+        with pytest.raises(IntegrityError):
+            layout.run_of_pin(layout.pin_folder(DIGEST) + last)
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
@@ -274,7 +278,17 @@ def test_days_are_in_utc() -> None:
     late = datetime(2024, 1, 15, 23, 30, tzinfo=timezone(timedelta(hours=-5)))
     assert layout.utc_day(late) == "2024-01-16"
     assert layout.parse_day("2024-02-29") == date(2024, 2, 29)
-    for text in ("", "2023-02-29", "2024-1-5", "2024-01-15T00:00", "२०२४-०१-०१", "24-01-15"):
+    for text in (
+        "",
+        "2023-02-29",
+        "2024-1-5",
+        "20240115",
+        "2024-W03-1",
+        "2024-01-15\n",
+        "2024-01-15T00:00",
+        "२०२४-०१-०१",
+        "24-01-15",
+    ):
         with pytest.raises(IntegrityError, match="yyyy-mm-dd"):
             layout.parse_day(text)
 

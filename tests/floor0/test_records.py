@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -145,17 +148,111 @@ def test_every_field_missing_is_refused_or_harmless(record: Any, read: Any) -> N
             check_harmless(item)
 
 
+JUNK: list[Any] = [
+    *(
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        10**30,
+        "",
+        "..",
+        "../x",
+        "a/b",
+        "a\nb",
+        "x",
+        "by_project",
+        "parquet",
+        "1" * 64,
+    ),
+    *([], {}, [None], [1], [-1], ["x"], [["x"]], {"": 1}, {"..": {}}, {"a": 1}, {"$x": 1}, {"$f": "nan"}),
+]
+
+
+@pytest.mark.parametrize(("record", "read"), [(RUN_RECORD, read_run), (NAMED_RECORD, read_named)])
+def test_every_node_forged_in_every_way_is_refused_or_harmless(record: Any, read: Any) -> None:
+    for path in nodes(record):
+        for junk in JUNK:
+            try:
+                item = read(replaced(record, path, junk))
+            except (IntegrityError, FormatError):
+                continue
+            check_harmless(item)
+
+
+FORGED: dict[tuple[str, ...], tuple[Any, str]] = {
+    ("format",): (True, "has no format number"),
+    ("content", "run_id"): ("..", "cannot be a name"),
+    ("content", "run_type"): ("secret", "'secret' is not a run type"),
+    ("content", "storage_modes"): (["by_user"], "'by_user' is not a storage mode"),
+    ("content", "project"): ("a\0b", "control character"),
+    ("content", "model"): ("x" * 300, "limit is 200"),
+    ("content", "status"): (None, "status should be a string"),
+    ("content", "data", "train", "hash"): ("../../etc", "does not name a blob"),
+    ("content", "data", "train", "format"): ("exe", "does not name a blob"),
+    ("content", "data", "train", "size_bytes"): (True, "size_bytes should be a whole number"),
+    ("content", "inputs", "in", "size_bytes"): (-1, "size_bytes should be a whole number, not negative"),
+    ("content", "data", "train", "shape"): ([1.0], "shape should be a list of sizes"),
+    ("content", "data", "train", "columns"): ("ab", "columns should be a list of strings"),
+    ("content", "data", "train", "storage_path"): ("data/cd/x/data.parquet", "not the place of"),
+    ("content", "data", "train", "metadata"): ({"$f": "nan"}, "metadata should be an object"),
+    ("content", "outputs", ".."): ({}, "cannot be a name"),
+    ("content", "inputs"): ([], "inputs should be an object"),
+    ("content", "params"): ({"$x": 1}, r"reserved key '\$x'"),
+    ("content", "started_at"): ("2024-01-15 10:00", "started_at is .*not a UTC time ending in Z"),
+    ("content", "ended_at"): (0, "ended_at is 0, not a UTC time"),
+}
+
+
+@pytest.mark.parametrize("path", FORGED, ids=".".join)
+def test_a_forged_field_is_named(path: tuple[str, ...]) -> None:
+    value, reason = FORGED[path]
+    with pytest.raises(IntegrityError, match=f"^the record.*{reason}"):
+        read_run(replaced(RUN_RECORD, path, value))
+
+
+def test_unknown_fields_do_not_displace_known_ones() -> None:
+    known = replace(RUN, extra={}).to_content()
+    forged = replace(RUN, extra=dict.fromkeys(known, "forged")).to_content()
+    assert canonical.dumps(forged) == canonical.dumps(known)
+
+
+def test_the_deepest_values_survive_in_a_run() -> None:
+    deep: Any = math.nan
+    for _ in range(canonical.MAX_DEPTH - 1):
+        deep = {"k": deep}
+    whole = replace(RUN, params={"d": deep}, data={"x": replace(REF, metadata={"d": deep})})
+    again = read_run(record_of(whole.to_content()))
+    assert exact(again.params) == exact(whole.params)
+    assert exact(again.data["x"].metadata) == exact(whole.data["x"].metadata)
+
+
 def check_harmless(item: RunManifest | NamedData) -> None:
     """What was read can be used and written as if it were ours."""
     refs = item.all_refs if isinstance(item, RunManifest) else [item.ref]
     for ref in refs:
         assert ref.storage_path == layout.blob_key(ref.hash, ref.format)
+        assert type(ref.size_bytes) is int
         assert ref.size_bytes >= 0
+        assert type(ref.name) is str
+        for part, kind in ((ref.shape, int), (ref.columns, str), (ref.dtypes, str)):
+            assert part is None or (type(part) is tuple and {type(one) for one in part} <= {kind})
+        assert type(ref.metadata) is dict
+        assert parse_ref(str(ref)) == (ref.hash, ref.format)
         canonical.dumps(ref.to_json())
+    with suppress(IntegrityError):  # provenance is read only when it is asked for
+        assert item.stored_at.utcoffset() == timedelta(0)
     if isinstance(item, NamedData):
         layout.name_folder(item.name)
         return
     canonical.dumps(item.to_content())
+    assert item.run_type in layout.RUN_TYPES
+    assert set(item.storage_modes) <= set(layout.STORAGE_MODES)
+    assert type(item.status) is str
+    for group in (item.values, item.params, item.metrics, item.tags):
+        assert type(group) is dict
+        canonical.dumps_value(group)
     layout.manifest_key(item.run_id)
     for name in [*item.data, *item.inputs, *item.outputs]:
         layout.encode_segment(name)
@@ -219,8 +316,6 @@ def test_refs_as_strings() -> None:
 
 
 def test_name_and_created_are_outside_a_refs_equality() -> None:
-    from dataclasses import replace
-
     assert replace(REF, name="other", created=True) == REF
     assert hash(replace(REF, name="other", created=True)) == hash(REF)
     assert replace(REF, format="bin") != REF

@@ -200,6 +200,13 @@ def test_a_blob_that_was_deleted_after_the_refusal_is_sent_again(no_pauses: list
     invariants.check_finished(bare)
 
 
+def test_a_new_blob_is_sent_without_waiting(no_pauses: list[float]) -> None:
+    """A large one is asked for first: that it is missing is no reason to pause."""
+    for body in (SMALL, LARGE):
+        assert store_data(MemoryStore(), body).created
+    assert no_pauses == []
+
+
 def test_presence_costs_one_request_and_no_body() -> None:
     bare = MemoryStore()
     for body in (SMALL, LARGE):

@@ -32,30 +32,30 @@ FORGED: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("kind", FORGED)
-def test_a_forged_manifest(place: Place, kind: str) -> None:
-    store_run(place.store, "good", {"a": 1}, storage_mode="flat")
-    place.raw.put("manifests/bad.json", FORGED[kind])
+def test_a_forged_manifest(memory_place: Place, kind: str) -> None:
+    store_run(memory_place.store, "good", {"a": 1}, storage_mode="flat")
+    memory_place.raw.put("manifests/bad.json", FORGED[kind])
     with pytest.raises(IntegrityError, match=r"manifests/bad\.json"):
-        get_run(place.store, "bad")
+        get_run(memory_place.store, "bad")
     with pytest.raises((IntegrityError, ConflictError), match="bad"):
-        store_run(place.store, "bad", {"a": 1}, storage_mode="flat")
-    assert place.raw.get("manifests/bad.json") == FORGED[kind]
-    assert get_run(place.store, "good").values == {"a": 1}
+        store_run(memory_place.store, "bad", {"a": 1}, storage_mode="flat")
+    assert memory_place.raw.get("manifests/bad.json") == FORGED[kind]
+    assert get_run(memory_place.store, "good").values == {"a": 1}
 
 
 @pytest.mark.parametrize("kind", FORGED)
-def test_a_forged_record_of_a_name(place: Place, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forged_record_of_a_name(memory_place: Place, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     """It fails the listing of its own name, hides no other, and can be got rid of."""
-    store_data(place.store, 1, "good")
+    store_data(memory_place.store, 1, "good")
     key = f"names/bad/{'ab' * 32}.json"
-    place.raw.put(key, FORGED[kind])
+    memory_place.raw.put(key, FORGED[kind])
     with pytest.raises(IntegrityError, match=key):
-        list_data(place.store, "bad")
+        list_data(memory_place.store, "bad")
     with caplog.at_level("WARNING", "mltrack_tasks"):
-        assert [item.name for item in list_data(place.store)] == ["good"]
+        assert [item.name for item in list_data(memory_place.store)] == ["good"]
     assert key in caplog.text
-    assert forget_data(place.store, "bad") == []
-    assert list_data(place.store, "bad") == []
+    assert forget_data(memory_place.store, "bad") == []
+    assert list_data(memory_place.store, "bad") == []
 
 
 def test_a_newer_record_asks_for_an_upgrade(store: Store) -> None:

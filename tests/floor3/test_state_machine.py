@@ -176,4 +176,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestStore.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)

@@ -20,14 +20,12 @@ from mltrack_tasks.stores.s3_settings import Keys, S3Settings, build_client, bui
 from mltrack_tasks.testing import RawS3
 from tests.real.expectations import EXPECTED, Expected
 from tests.servers.faultproxy import FaultProxy
-
-_GIVEN_TO = str(Path(__file__).parents[1] / "conftest.py")
+from tests.settings import GIVEN, fresh_prefix
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs the proxy where it cannot stand in between: AWS wants HTTPS and its own name."""
-    given: Mapping[str, str] = getattr(config.pluginmanager.get_plugin(_GIVEN_TO), "_GIVEN")  # noqa: B009
-    if given.get("MLTRACK_TEST_S3_ENDPOINT", "").startswith("http://"):
+    if GIVEN.get("MLTRACK_TEST_S3_ENDPOINT", "").startswith("http://"):
         return
     out = [item for item in items if "proxy" in getattr(item, "fixturenames", ())]
     out = [item for item in out if Path(__file__).parent in item.path.parents]
@@ -46,27 +44,29 @@ class RealServer:
 
 
 @pytest.fixture(scope="session")
-def server(given: Mapping[str, str]) -> RealServer:
+def server() -> RealServer:
     """The server that the variables name; without an endpoint it is AWS."""
-    endpoint = given.get("MLTRACK_TEST_S3_ENDPOINT")
-    name = given.get("MLTRACK_TEST_S3_SERVER", "" if endpoint else "aws")
+    endpoint = GIVEN.get("MLTRACK_TEST_S3_ENDPOINT") or None
+    name = GIVEN.get("MLTRACK_TEST_S3_SERVER", "" if endpoint else "aws")
     if name not in EXPECTED:
-        pytest.exit(f"MLTRACK_TEST_S3_SERVER is {name!r}; say which server it is: {', '.join(EXPECTED)}", 4)
+        raise pytest.UsageError(
+            f"MLTRACK_TEST_S3_SERVER is {name!r}; say which of {', '.join(EXPECTED)} it is"
+        )
     settings = S3Settings(
-        bucket=given["MLTRACK_TEST_S3_BUCKET"],
-        prefix=f"mltrack-tests/{secrets.token_hex(8)}",
+        bucket=GIVEN["MLTRACK_TEST_S3_BUCKET"],
+        prefix=fresh_prefix(),
         keys=Keys(
-            given.get("AWS_ACCESS_KEY_ID"), given.get("AWS_SECRET_ACCESS_KEY"), given.get("AWS_SESSION_TOKEN")
+            GIVEN.get("AWS_ACCESS_KEY_ID"), GIVEN.get("AWS_SECRET_ACCESS_KEY"), GIVEN.get("AWS_SESSION_TOKEN")
         ),
-        region=given.get("AWS_DEFAULT_REGION") or given.get("AWS_REGION"),
+        region=GIVEN.get("AWS_DEFAULT_REGION") or GIVEN.get("AWS_REGION"),
         endpoint_url=endpoint,
     )
-    return RealServer(name, settings, _denied(given))
+    return RealServer(name, settings, _denied())
 
 
-def _denied(given: Mapping[str, str]) -> Keys | None:
+def _denied() -> Keys | None:
     found = [
-        given.get(f"MLTRACK_TEST_S3_ALT_{part}") for part in ("ACCESS_KEY", "SECRET_KEY", "SESSION_TOKEN")
+        GIVEN.get(f"MLTRACK_TEST_S3_ALT_{part}") for part in ("ACCESS_KEY", "SECRET_KEY", "SESSION_TOKEN")
     ]
     return Keys(found[0], found[1], found[2] or None) if found[0] else None
 

@@ -115,7 +115,7 @@ EXPECTED: dict[str, Expected] = {
             versioning=False,
         ),
         replaces_parts_by_etag=False,
-        one_upload_wins=True,
+        one_upload_wins=False,
         lists_after_any_key=True,
         refuses_flipped_bytes=False,
         attests_parts=True,
