@@ -277,8 +277,15 @@ def _surroundings() -> tuple[tuple[str, str], ...]:
         ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
     ):
         path = os.path.expanduser(os.environ.get(name) or default)
-        variables[path] = str(os.stat(path).st_mtime_ns) if os.path.exists(path) else ""
+        variables[path] = _written_at(path)
     return tuple(sorted(variables.items()))
+
+
+def _written_at(path: str) -> str:
+    try:
+        return str(os.stat(path).st_mtime_ns)
+    except OSError:
+        return ""  # there is none, or it is not for us to read: the chain goes on without it
 
 
 @lru_cache(maxsize=16)

@@ -9,8 +9,8 @@ bin=$venv/bin
 fail() { echo "bootstrap: $*" >&2; exit 1; }
 say() { echo "bootstrap: $*"; }
 
-# A venv whose Python was moved or upgraded away is made anew.
-if ! "$bin/python" -m pip --version >/dev/null 2>&1; then
+# A venv whose Python is gone, or too old, is made anew.
+if ! "$bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
   [ -n "${PYTHON:-}" ] || fail "no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python"
   say "making $venv with $PYTHON"
   "$PYTHON" -m venv --clear "$venv" ||

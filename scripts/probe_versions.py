@@ -19,14 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 REPORTED = (
-    "prefect",
-    "fastapi",
-    "prefect-aws",
-    "boto3",
-    "pandas",
-    "numpy",
-    "pyarrow",
-    "obstore",
+    *("prefect", "fastapi", "prefect-aws", "boto3", "pandas", "numpy", "pyarrow", "obstore"),
     "pydantic",
 )
 SERVER_START = 120  # [s]; a cold database took 18-24 s on two cores

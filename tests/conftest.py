@@ -50,13 +50,26 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of a real server when none is named: a test that did not run did not pass."""
+    """Mark what speaks to a server, and leave out the tests of a real one when none is named.
+
+    A test that did not run did not pass, so those are deselected and not skipped.
+    """
+    for item in items:
+        if _uses_server(item):
+            item.add_marker("network")
     if GIVEN.get("MLTRACK_TEST_S3_BUCKET"):
         return
     real = [item for item in items if "real" in item.path.parent.parts]
     if real:
         items[:] = [item for item in items if item not in set(real)]
         config.hook.pytest_deselected(items=real)
+
+
+def _uses_server(item: pytest.Item) -> bool:
+    """Whether a test speaks to moto: through a fixture, or a parameter that names one of S3."""
+    call = getattr(item, "callspec", None)
+    named = [value for value in call.params.values() if isinstance(value, str)] if call else []
+    return "s3_server" in getattr(item, "fixturenames", ()) or any(name.startswith("s3") for name in named)
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from mltrack_tasks.access import check_access
 from mltrack_tasks.content import (
     forget_data,
     list_data,
@@ -25,10 +27,12 @@ from mltrack_tasks.content import (
     store_data,
     store_file,
 )
-from mltrack_tasks.errors import ConflictError
+from mltrack_tasks.errors import AccessError, ConflictError, InvalidInputError, MLTrackError
+from mltrack_tasks.refs import DataRef
 from mltrack_tasks.runs import get_run, store_run
 from mltrack_tasks.stores import Store, open_s3
 from mltrack_tasks.stores.observed import CountingStore
+from mltrack_tasks.stores.s3_settings import Keys, S3Settings
 from mltrack_tasks.testing import RawS3
 from tests.servers import S3Server
 from tests.settings import chosen_settings
@@ -37,9 +41,14 @@ FRAME = pd.DataFrame({"a": [1, 2, 3], "b": [4, 5, 6]})
 
 
 @pytest.fixture
-def store(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """A store under a fresh prefix of the bucket that the environment names, or of one in this process."""
-    settings = chosen_settings(s3_server, monkeypatch)
+def settings(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Settings:
+    """A fresh prefix of the bucket that the environment names, or of one in this process."""
+    return chosen_settings(s3_server, monkeypatch)
+
+
+@pytest.fixture
+def store(settings: S3Settings) -> Iterator[Store]:
+    """A store under that prefix, which is removed."""
     store = open_s3(settings)
     yield store
     client = store.inner.inner.client  # type: ignore[attr-defined]
@@ -118,3 +127,66 @@ def test_files_of_any_kind(store: Store, tmp_path: Path) -> None:
     ref = store_file(store, source)
     out = retrieve_file(store, str(ref), tmp_path / "restored" / "model.pkl")
     assert out.read_bytes() == source.read_bytes()
+
+
+def attempt(call: Callable[[], DataRef]) -> DataRef | MLTrackError:
+    """Give what the call gives, or the error: what a server refuses differs from server to server."""
+    try:
+        return call()
+    except (AccessError, InvalidInputError) as refusal:
+        return refusal
+
+
+def test_encrypting_sensitive_data(store: Store, settings: S3Settings) -> None:
+    """The guide's ``s3_extra_args``: every object is written so, or the server's refusal is passed on."""
+    encrypted = open_s3(settings.with_extra_args({"ServerSideEncryption": "AES256"}))
+    ref = attempt(lambda: store_data(encrypted, FRAME))
+    if isinstance(ref, MLTrackError):  # MinIO without a key server, Ceph without TLS
+        assert settings.endpoint_url, f"AWS encrypts: {ref}"
+        assert list(store.list("")) == []
+        return
+    client = store.inner.inner.client  # type: ignore[attr-defined]
+    for key in (ref.storage_path, "format.json"):
+        head = client.head_object(Bucket=settings.bucket, Key=f"{settings.prefix}/{key}")
+        assert head["ServerSideEncryption"] == "AES256"
+    pd.testing.assert_frame_equal(retrieve_data(store, ref), FRAME)
+
+
+def test_arguments_that_would_be_ignored_are_refused(settings: S3Settings) -> None:
+    with pytest.raises(InvalidInputError, match=r"ACL, which this store does not set.*ServerSideEncryption"):
+        settings.with_extra_args({"ACL": "public-read"})
+    with pytest.raises(InvalidInputError, match="choose one of AES256"):
+        settings.with_extra_args({"ServerSideEncryption": "rot13"})
+
+
+def test_troubleshooting_a_bucket_that_is_not_there(settings: S3Settings) -> None:
+    nowhere = open_s3(replace(settings, bucket="mltrack-no-such-bucket-7c1f"))
+    says = r"(?s)mltrack-no-such-bucket-7c1f.*Check the bucket's name, region"
+    with pytest.raises(AccessError, match=says):
+        store_data(nowhere, FRAME)
+    with pytest.raises(AccessError, match=says):
+        list_data(nowhere)
+    with pytest.raises(AccessError, match=says):
+        get_run(nowhere, "exp_20240115_001")
+    assert not check_access(nowhere).ok
+
+
+def test_troubleshooting_the_region(store: Store, settings: S3Settings) -> None:
+    """A server without regions takes any; else the report says which one to set."""
+    elsewhere = open_s3(replace(settings, region="ap-southeast-2"))
+    report = check_access(elsewhere, write=False)
+    if report.ok:
+        assert store_data(elsewhere, FRAME).created
+    else:
+        assert any("Set region_name=" in check.fix for check in report.checks), report.rows()
+    assert check_access(store).ok
+
+
+def test_troubleshooting_access_denied(store: Store, settings: S3Settings) -> None:
+    """A server that checks nobody lets everyone in; else the error says what to check."""
+    stranger = open_s3(replace(settings, keys=Keys("AKIAUNKNOWNUNKNOWN00", "wrong")))
+    ref = attempt(lambda: store_data(stranger, FRAME))
+    if isinstance(ref, MLTrackError):
+        assert re.search(f"(?s)s3:.* on s3://{settings.bucket}/.*Check the access key", str(ref)), ref
+    else:
+        pd.testing.assert_frame_equal(retrieve_data(store, ref), FRAME)

@@ -124,8 +124,8 @@ class GuardedStore(WrapperStore):
 def _refuse_store(outer: Store, inside: str) -> None:
     try:
         body = bytes(outer.get_range(layout.FORMAT_KEY, 0, _FORMAT_LIMIT))
-    except (AccessError, NotFoundError):
-        return  # nothing there, or a policy that ends at our prefix hides it: no more can be asked
+    except (AccessError, NotFoundError, IntegrityError):
+        return  # nothing there, a link that no store makes, or a policy that ends at our prefix hides it
     if _is_format(body):
         raise InvalidInputError(
             f"{inside} lies inside the store {outer.location}; a store cannot hold another. "

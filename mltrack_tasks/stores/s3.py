@@ -107,6 +107,7 @@ class S3Store(Store):
             return None
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Stat]:
+        require_same_process()
         base = self._full(prefix.rstrip("/")) + "/" if prefix else f"{self.settings.prefix}/".lstrip("/")
         last = after
         try:

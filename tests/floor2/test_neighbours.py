@@ -60,14 +60,14 @@ def s3_above(s3_settings: S3Settings) -> S3Store:
     return S3Store(s3_settings)
 
 
-@pytest.mark.parametrize("kind", ["folder", "link", "dangling link", "loop"])
+@pytest.mark.parametrize("kind", ["folder", "link", "dangling link"])
 def test_what_is_no_file_above_is_none_of_ours(kind: str, tmp_path: Path) -> None:
     above = tmp_path / "format.json"
     if kind == "folder":
         above.mkdir()
     else:
         (tmp_path / "elsewhere").write_bytes(OURS["this format"])  # a store never makes a link
-        above.symlink_to({"link": "elsewhere", "dangling link": "missing", "loop": "format.json"}[kind])
+        above.symlink_to("elsewhere" if kind == "link" else "missing")
     store = open_directory(tmp_path / "store")
     store.create("k", b"x")
     assert store.get("k") == b"x"
