@@ -62,6 +62,8 @@ def check_access(store: Store, *, write: bool = True) -> AccessReport:
     checks += [_ask("list", lambda: _list(bare)), _ask("read", lambda: _read(store))]
     if not write:
         return AccessReport(store.location, tuple(checks))
+    if isinstance(store, GuardedStore):
+        checks.append(_ask("place", lambda: _place_of(store)))
     checks.append(_ask("write and delete", lambda: _write(bare)))
     if checks[-1].ok is False:
         return AccessReport(store.location, tuple(checks))
@@ -124,6 +126,11 @@ def _read(store: Store) -> str:
     except NotFoundError:
         return f"allowed; {layout.FORMAT_KEY} is not there yet"
     return f"{layout.FORMAT_KEY} read"
+
+
+def _place_of(store: GuardedStore) -> str:
+    store.require_own_place()
+    return "not inside another store"
 
 
 def _write(store: Store) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from prefect.blocks.core import Block, schema_extra
 from prefect_aws import AwsCredentials, MinIOCredentials
@@ -22,10 +19,11 @@ from pydantic import (
     model_validator,
 )
 
+from mltrack_tasks.credentials import check_endpoint, keys_of, refuse_unknown, verification_of
 from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.stores import DEFAULT_CACHE_BYTES, Store, open_directory, open_s3
 from mltrack_tasks.stores.files import checked_path
-from mltrack_tasks.stores.s3_settings import Keys, S3Settings
+from mltrack_tasks.stores.s3_settings import S3Settings
 
 _BUCKET_FIELDS = (
     *("credentials", "region_name", "endpoint_url", "storage_class", "server_side_encryption"),
@@ -127,7 +125,7 @@ class MLTrackStore(Block):
             return value
         fields = {key: item for key, item in value.items() if key != "block_type_slug"}
         kind = MinIOCredentials if "minio_root_user" in fields else AwsCredentials
-        _refuse_unknown(kind, fields)
+        refuse_unknown(kind, fields)
         return kind(**fields)
 
     @field_validator("path", "cache_dir")
@@ -137,7 +135,7 @@ class MLTrackStore(Block):
 
     @model_validator(mode="after")
     def _check(self) -> MLTrackStore:
-        _refuse_unknown(type(self), self.model_extra or {})
+        refuse_unknown(type(self), self.model_extra or {})
         if (self.bucket is None) == (self.path is None):
             raise InvalidInputError("Give either bucket (with prefix) or path, and not both.")
         if self.bucket is not None:
@@ -187,10 +185,10 @@ class MLTrackStore(Block):
         settings = S3Settings(
             bucket=self.bucket,
             prefix=self.prefix,
-            keys=_keys(self.credentials),
+            keys=keys_of(self.credentials),
             region=self.region_name or getattr(self.credentials, "region_name", None),
             endpoint_url=self.endpoint_url or getattr(parameters, "endpoint_url", None),
-            verify=_verification(parameters),
+            verify=verification_of(parameters),
             storage_class=self.storage_class,
             encryption=self.server_side_encryption,
             kms_key_id=self.kms_key_id,
@@ -198,75 +196,8 @@ class MLTrackStore(Block):
             max_workers=self.max_workers,
             verify_reads=self.verify_reads,
         ).with_extra_args(self.s3_extra_args)
-        _check_endpoint(settings.endpoint_url, self.credentials)
+        check_endpoint(settings.endpoint_url, self.credentials)
         return settings
-
-
-def _refuse_unknown(kind: type[Block], fields: Mapping[str, Any]) -> None:
-    """Refuse fields that a block type lacks; Prefect's own blocks would keep and ignore them."""
-    if unknown := sorted(set(fields) - set(kind.model_fields) - {"block_type_slug"}):
-        raise InvalidInputError(
-            f"{kind.__name__} has no {', '.join(unknown)}; it has {', '.join(kind.model_fields)}. "
-            "A block that was saved by a newer version needs that version of mltrack_tasks."
-        )
-
-
-def _check_endpoint(url: str | None, credentials: object) -> None:
-    if url is None:
-        if isinstance(credentials, MinIOCredentials):
-            raise InvalidInputError("MinIO credentials need endpoint_url, such as http://localhost:9000.")
-        return
-    if "@" in url or "?" in url:
-        raise InvalidInputError("endpoint_url holds a user or a query: credentials belong into their block.")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidInputError(
-            f"endpoint_url {url!r} is no address; write http://host:port or https://host."
-        )
-
-
-def _keys(credentials: AwsCredentials | MinIOCredentials | None) -> Keys:
-    if credentials is None:
-        return Keys()
-    _refuse_unknown(type(credentials), credentials.model_extra or {})
-    if isinstance(credentials, MinIOCredentials):
-        return Keys(credentials.minio_root_user, credentials.minio_root_password.get_secret_value())
-    secret = credentials.aws_secret_access_key
-    given = bool(credentials.aws_access_key_id)
-    if given != bool(secret and secret.get_secret_value()) or (credentials.aws_session_token and not given):
-        raise InvalidInputError("aws_access_key_id and aws_secret_access_key go together: give both or none.")
-    role = getattr(credentials, "assume_role_arn", None)  # prefect-aws has it since 0.7
-    options = credentials.assume_role_kwargs.get_params_override() if role else {}
-    return Keys(
-        access_key=credentials.aws_access_key_id or None,
-        secret_key=secret.get_secret_value() or None if secret else None,
-        session_token=credentials.aws_session_token or None,
-        profile=credentials.profile_name or None,
-        assume_role_arn=role or None,
-        assume_role_options=tuple(sorted((key, _hashable(value)) for key, value in options.items())),
-    )
-
-
-class _HashableDict(dict[str, Any]):
-    """A dict that may be part of a cache's key: nobody changes it."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(json.dumps(self, sort_keys=True, default=str))
-
-
-def _hashable(value: Any) -> Any:
-    """Settings are keys of a cache: lists in role options become tuples, which botocore takes as well."""
-    if isinstance(value, dict):
-        return _HashableDict({key: _hashable(item) for key, item in value.items()})
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
-
-
-def _verification(parameters: Any) -> bool | str:
-    """Which certificates to trust: the bundle of the credentials block, all, or the system's."""
-    if parameters is None:
-        return True
-    bundle = parameters.verify_cert_path or parameters.verify
-    return bundle if isinstance(bundle, bool) else str(bundle) if bundle else True
 
 
 def _surroundings() -> tuple[tuple[str, str], ...]:

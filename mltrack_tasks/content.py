@@ -13,7 +13,7 @@ from mltrack_tasks.blobs import read_blob, stream_blob
 from mltrack_tasks.deletions import Writer, hold
 from mltrack_tasks.delivery import deliver
 from mltrack_tasks.digest import sha256_hex
-from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, NotFoundError
+from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, MLTrackError, NotFoundError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.records import NamedData
@@ -22,6 +22,8 @@ from mltrack_tasks.refs import DataRef, parse_ref
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.files import checked_path
 from mltrack_tasks.values import write_file, write_value
+
+_Errors = tuple[type[MLTrackError], ...]
 
 MAX_METADATA = 1024 * 1024
 """[bytes] of the user's metadata of one datum, as JSON: it is read with every listing."""
@@ -87,12 +89,13 @@ def retrieve_file(store: Store, ref: DataRef | str, path: str | Path) -> Path:
     """
     target, found = checked_path(path), resolve_ref(store, ref)
     try:
-        return deliver(_stream(store, found), found.hash, target)
+        return deliver(_stream(store, found), found.hash, found.size_bytes, target)
     except IntegrityError:
         if not store.evict(found.storage_path):
             raise
     try:
-        return deliver(_stream(store, found), found.hash, target)  # not out of a cache this time
+        # Not out of a cache this time.
+        return deliver(_stream(store, found), found.hash, found.size_bytes, target)
     except IntegrityError:
         store.evict(found.storage_path)
         raise
@@ -105,21 +108,22 @@ def list_data(store: Store, name: str | None = None) -> list[NamedData]:
     a warning in the log, so that one forged record does not hide the rest.
     """
     if name is not None:
-        found = _find_named(store, _name_keys(store, layout.name_folder(name)), strict=True)
+        found = _find_named(store, _name_keys(store, layout.name_folder(name)), skip=())
     else:
-        found = _find_named(store, _name_keys(store, layout.NAMES), strict=False)
+        found = _find_named(store, _name_keys(store, layout.NAMES), skip=(IntegrityError, FormatError))
     return sorted(found.values(), key=lambda item: item.stored_at)
 
 
 def forget_data(store: Store, name: str, *, observe: Observe = log_event) -> list[NamedData]:
     """Remove the records of a name -> what it held. The blobs stay until garbage collection.
 
-    Records that cannot be read are removed too. Raises NotFoundError if the name is unknown.
+    Damaged records are removed too. Raises NotFoundError if the name is unknown, FormatError (and removes
+    nothing) if a newer version wrote one of its records.
     """
     keys = _name_keys(store, layout.name_folder(name))
     if not keys:
         raise NotFoundError(f"No data is named {name!r} in {store.location}; list_data shows the names.")
-    held = _find_named(store, keys, strict=False)
+    held = _find_named(store, keys, skip=(IntegrityError,))
     store.delete(keys)
     observe(Event(events.DATA_FORGOTTEN, name, {"records": len(keys)}))
     return sorted(held.values(), key=lambda item: item.stored_at)
@@ -181,28 +185,26 @@ def _named_key(content: Mapping[str, Any]) -> str:
 
 
 def _stream(store: Store, ref: DataRef) -> Iterator[bytes | memoryview]:
-    return stream_blob(store, ref.hash, ref.format, ref.size_bytes)
+    return stream_blob(store, ref.hash, ref.format)
 
 
 def _name_keys(store: Store, prefix: str) -> list[str]:
     return [stat.key for stat in store.list(prefix) if layout.parse_name_key(stat.key)]
 
 
-def _find_named(store: Store, keys: list[str], *, strict: bool) -> dict[str, NamedData]:
-    """Read records of named data -> those that are there, by key."""
-    found = map_ordered(partial(_read_named, store, strict=strict), keys, store.max_workers)
+def _find_named(store: Store, keys: list[str], *, skip: _Errors) -> dict[str, NamedData]:
+    """Read records of named data -> those that are there, by key; ``skip`` leaves out what fails so."""
+    found = map_ordered(partial(_read_named, store, skip=skip), keys, store.max_workers)
     return {key: item for key, item in zip(keys, found, strict=True) if item is not None}
 
 
-def _read_named(store: Store, key: str, *, strict: bool) -> NamedData | None:
-    """Read one record, or None if it was forgotten meanwhile, or unless ``strict`` if it is unreadable."""
+def _read_named(store: Store, key: str, *, skip: _Errors) -> NamedData | None:
+    """Read one record, or None if it was forgotten meanwhile or fails with an error to ``skip``."""
     try:
         return _parse_named(store, key)
     except NotFoundError:
         return None
-    except (IntegrityError, FormatError) as error:
-        if strict:
-            raise
+    except skip as error:
         events.logger.warning("left out: %s", error)
         return None
 

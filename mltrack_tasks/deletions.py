@@ -84,6 +84,11 @@ def _open_batches(store: Store, digests: Collection[str]) -> set[str]:
             record = read_record(store, stat.key)
         except NotFoundError:
             continue  # closed meanwhile
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{stat.key} in {store.location} may be an open batch of deletions, and cannot be read: "
+                f"{error} If no garbage collection is running, remove it."
+            ) from error
         named = Fields(record.content, stat.key).texts("digests")
         if named is None or not all(map(is_digest, named)):
             raise IntegrityError(f"{stat.key} in {store.location} does not list digests; remove or mend it.")

@@ -77,7 +77,7 @@ class FormatError(MLTrackError):
 
 
 class InvalidInputError(MLTrackError, ValueError):
-    """A digest, name, dtype or parameter that cannot be accepted. Nothing was written."""
+    """A digest, name, dtype or parameter that cannot be accepted. Nothing was written that counts."""
 
 
 class PartialTransferError(MLTrackError):

@@ -60,7 +60,7 @@ def encode_segment(name: str, *, what: str = "name") -> str:
     if len(segment) > MAX_SEGMENT:
         raise InvalidInputError(
             f"{what} {name[:40]!r}... takes {len(segment)} bytes as a key segment; "
-            f"the limit is {MAX_SEGMENT}. Shorten it (non-ASCII characters take 3 bytes for each of theirs)."
+            f"the limit is {MAX_SEGMENT}. Shorten it (outside A-Z a-z 0-9 . _ - each byte of UTF-8 takes 3)."
         )
     return segment
 

@@ -12,6 +12,7 @@ from mltrack_tasks.digest import is_digest
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.fields import Fields
 
+_REF_TEXT = re.compile(rf"sha256:[0-9a-f]{{64}}\.({'|'.join(layout.FORMATS)})")
 _REF = re.compile(r"(?:sha256:)?(?P<digest>[0-9a-f]{64})(?:\.(?P<format>[a-z0-9]+))?")
 
 
@@ -86,12 +87,17 @@ class DataRef:
         )
 
 
+def is_ref_text(value: object) -> bool:
+    """Tell whether a value is a ref's text in full: ``sha256:<digest>.<format>``."""
+    return isinstance(value, str) and _REF_TEXT.fullmatch(value) is not None
+
+
 def parse_ref(text: str) -> tuple[str, str | None]:
     """Read ``sha256:<digest>.<format>`` or a bare digest -> (digest, format or None)."""
     match = _REF.fullmatch(text)
     if not match:
         raise InvalidInputError(
-            f"{text!r} is not a ref: expected 'sha256:<64 hex digits>.<format>' or a bare digest."
+            f"{text!r:.80} is not a ref: expected 'sha256:<64 hex digits>.<format>' or a bare digest."
         )
     format = match["format"]
     return match["digest"], format and layout.check_choice(format, layout.FORMATS, "The format")

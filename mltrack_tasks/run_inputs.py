@@ -1,4 +1,4 @@
-"""What ``store_run`` admits: everything is checked here before anything is written."""
+"""What ``store_run`` admits, checked before anything is written; only a frame's cells are seen later."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mltrack_tasks import canonical, layout
 from mltrack_tasks.codecs import format_of
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.records import MAX_RECORD_SIZE, RunManifest
-from mltrack_tasks.refs import DataRef
+from mltrack_tasks.refs import DataRef, is_ref_text
 
 INLINE_LIMIT = 8 * 1024
 """[bytes] JSON values up to this size also stand in the manifest, where they can be searched."""
@@ -28,6 +28,8 @@ def checked_id(run_id: str | None) -> str:
 
 def checked_modes(modes: str | Sequence[str], project: str | None, model: str | None) -> tuple[str, ...]:
     """Admit storage modes; each needs the field that it lists by."""
+    if not isinstance(modes, (str, Sequence)):
+        raise InvalidInputError(f"storage_mode is {modes!r}; give a storage mode or a list of them.")
     chosen = (modes,) if isinstance(modes, str) else tuple(modes)
     if not chosen:
         raise InvalidInputError("storage_mode is empty; use 'flat' for no view.")
@@ -80,7 +82,7 @@ def checked_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _number(value: Any, name: str) -> float | int:
     """Take a number out of a metric; numpy scalars become the plain number that they are."""
-    if type(value).__module__ == "numpy" and hasattr(value, "item"):
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
         value = value.item()
     if type(value) in (int, float):
         return value  # type: ignore[no-any-return]
@@ -121,7 +123,7 @@ def inlined(things: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {
         name: thing
         for name, thing in things["data"].items()
-        if not isinstance(thing, (DataRef, bytes)) and _is_small_json(thing)
+        if not isinstance(thing, (DataRef, bytes)) and not is_ref_text(thing) and _is_small_json(thing)
     }
 
 

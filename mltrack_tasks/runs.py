@@ -10,12 +10,13 @@ from typing import Any
 
 from mltrack_tasks import layout
 from mltrack_tasks.blobs import require_blob
+from mltrack_tasks.content import resolve_ref
 from mltrack_tasks.deletions import Writer, hold
 from mltrack_tasks.errors import NotFoundError
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.manifests import latest_revision, read_manifest, write_manifest
 from mltrack_tasks.records import RunManifest
-from mltrack_tasks.refs import DataRef
+from mltrack_tasks.refs import DataRef, is_ref_text
 from mltrack_tasks.run_inputs import (
     STATUSES,
     check_contents,
@@ -55,8 +56,9 @@ def store_run(
 ) -> RunManifest:
     """Store what one run used and made -> its manifest.
 
-    Values of ``data``, ``inputs`` and ``outputs`` are refs or anything that ``store_data`` takes. The same
-    call again finishes what a crash left and returns the manifest that is there (``created=False``).
+    Values of ``data``, ``inputs`` and ``outputs`` are refs (or their text) or anything that ``store_data``
+    takes. The same call again finishes what a crash left and returns the manifest that is there
+    (``created=False``).
 
     Raises ConflictError if the run id holds another run (``if_exists="revise"`` stores a new revision
     instead), NotFoundError for a ref whose blob is not in this store, InvalidInputError for bad names, values
@@ -109,9 +111,10 @@ def _writer(store: Store, thing: Any, name: str) -> Writer:
     """What makes sure of one blob of a run: a ref must be there already, anything else is written."""
 
     def write(observe: Observe) -> DataRef:
-        if not isinstance(thing, DataRef):
+        if not isinstance(thing, DataRef) and not is_ref_text(thing):
             return write_value(store, thing, name, observe)
-        require_blob(store, thing.hash, thing.format, thing.size_bytes)
-        return replace(thing, name=name)
+        ref = resolve_ref(store, thing)
+        require_blob(store, ref.hash, ref.format, ref.size_bytes)
+        return replace(ref, name=name)
 
     return write

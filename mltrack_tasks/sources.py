@@ -141,7 +141,11 @@ def _open_at_once(path: str, flags: int) -> int:
 
 def _read_whole(file: BinaryIO, name: str) -> bytes:
     before = _identity(file)
-    chunks = list(iter(lambda: file.read(_CHUNK), b""))
+    chunks = []
+    while chunk := file.read(_CHUNK):
+        chunks.append(chunk)
+    if chunk is None:  # a device behind a plain file's mask has nothing to say just now
+        raise InvalidInputError(f"{name} is not a plain file: reading it does not come to an end.")
     body = b"".join(chunks)
     if _identity(file) != before or len(body) != before[0]:
         raise changed(name)

@@ -1,78 +1,283 @@
-"""Imports go downward only: the floors of the package, checked on its syntax trees."""
+"""The floors: imports go downward only, each kind of work has its one place, and modules stay small.
+
+Read from the source with ``ast``, so that imports inside functions and under TYPE_CHECKING count as well.
+"""
 
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "mltrack_tasks"
-FLOORS = {
-    0: ("errors", "events", "canonical", "digest", "layout", "fields", "refs", "records", "parallel"),
-    1: ("codecs",),
-    2: ("stores",),
-    3: (
-        *("access", "blobs", "content", "deletions", "delivery", "manifests", "provenance", "recordstore"),
-        *("run_inputs", "runs", "sources", "values"),
+ROOT = Path(__file__).parents[1]
+PACKAGE, FLOWS = "mltrack_tasks", "flows"
+
+FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
+    (
+        "0 pure",
+        frozenset(),
+        (
+            *("errors", "events", "canonical", "digest", "layout", "fields", "refs", "records"),
+            "parallel",
+        ),
     ),
-    4: ("__init__", "blocks", "resolve", "tasking", "tasks"),
+    (
+        "1 codecs",
+        frozenset({"numpy", "pandas", "pyarrow"}),
+        (
+            *("codecs", "codecs.description", "codecs.kinds", "codecs.spec", "codecs.parquet"),
+            *("codecs.arrays", "codecs.column", "codecs.cells", "codecs.plain", "codecs.timezones"),
+            *("codecs.temporal", "codecs.objects", "codecs.columns", "codecs.index"),
+            *("codecs.composites", "codecs.frames"),
+        ),
+    ),
+    (
+        "2 stores",
+        frozenset({"obstore", "boto3", "botocore"}),
+        (
+            *("stores", "stores.base", "stores.files", "stores.memory", "stores.directory", "stores.retry"),
+            *("stores.observed", "stores.cache", "stores.guard", "stores.s3_errors", "stores.s3_settings"),
+            *("stores.s3_objects", "stores.s3_upload", "stores.s3", "stores.identity", "stores.probe"),
+        ),
+    ),
+    (
+        "3 operations",
+        frozenset(),
+        (
+            *("provenance", "sources", "delivery", "recordstore", "deletions", "blobs", "values"),
+            *("run_inputs", "manifests", "content", "runs", "access"),
+        ),
+    ),
+    (
+        "4 Prefect",
+        frozenset({"prefect", "prefect_aws", "pydantic"}),
+        ("credentials", "blocks", "resolve", "tasking", "tasks"),
+    ),
+)
+"""Lowest first: a name, the libraries beside Python's own that may be imported there, and the modules.
+
+A new module must be entered here. Everything in ``flows/`` is floor 5.
+"""
+
+FLOW_LIBRARIES = frozenset({"prefect", "pydantic"})
+
+APART = {
+    "": "the package itself: lazy names of every floor, which nothing inside may use",
+    "testing": "checks that users run; they need pytest",
+    "testing.contract": "",
+    "testing.raw": "",
+    "testing.uploads": "",
 }
-"""``testing`` stands beside the floors: it checks stores, and may use anything up to floor 2."""
-FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names} | {"testing": 2}
-PREFECT = ("prefect", "prefect_aws", "prefect_dask")
-SERVICE = ("boto3", "botocore", "obstore")
-DATA = ("pandas", "pyarrow", "numpy")
+TESTING_FLOOR = 2
+"""``testing`` stands on the stores, and nothing stands on it."""
+
+FLOOR_OF = {module: number for number, (_, _, modules) in enumerate(FLOORS) for module in modules}
+
+MAY_IMPORT_BY_NAME = {"codecs.timezones"}
+"""It looks for pytz, whose zones pandas takes and which need not be installed."""
+
+MAX_MODULE, MAX_FUNCTION = 300, 50
+"""[lines]; a function's docstring does not count."""
 
 
-def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+@dataclass(frozen=True)
+class Import:
+    """One import statement's target: a module of ours (its name below the package), or a library."""
+
+    target: str
+    ours: bool
+    line: int
+    typing_only: bool
 
 
-def name_of(path: Path) -> str:
-    """Top-level name within the package: of the module, or of the folder that holds it."""
-    first = path.relative_to(PACKAGE).parts[0]
-    return first.removesuffix(".py")
+def _path_of(module: str) -> Path:
+    path = ROOT / PACKAGE / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def imports(path: Path) -> set[str]:
-    """Every absolute name that a module imports, wherever in it; type checkers' imports too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} has a relative import"
-            assert node.module is not None
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+def _modules() -> list[str]:
+    """Name every module below the package: ``""`` is the package itself, ``stores`` a folder's own."""
+    parts = [
+        path.relative_to(ROOT / PACKAGE).with_suffix("").parts for path in (ROOT / PACKAGE).rglob("*.py")
+    ]
+    return sorted(".".join(part for part in each if part != "__init__") for each in parts)
+
+
+MODULES = _modules()
+FLOW_FILES = sorted((ROOT / FLOWS).rglob("*.py"))
+
+
+def _typing_nodes(tree: ast.AST) -> set[ast.AST]:
+    """Everything below ``if TYPE_CHECKING:``."""
+    guarded = (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+    )
+    return {inner for node in guarded for statement in node.body for inner in ast.walk(statement)}
+
+
+def _targets(node: ast.AST, package: str) -> Iterator[str]:
+    """Name what a statement imports: of ``from a import b``, ``a.b`` if that is a module, else ``a``."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*above, base]).rstrip(".")
+        for alias in node.names:
+            below = f"{base}.{alias.name}".removeprefix(f"{PACKAGE}.")
+            yield f"{PACKAGE}.{below}" if base.split(".")[0] == PACKAGE and below in MODULES else base
+
+
+def _imports(path: Path) -> list[Import]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = _typing_nodes(tree)
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    found = []
+    for node in ast.walk(tree):
+        for name in _targets(node, package):
+            top, _, below = name.partition(".")
+            ours = top == PACKAGE
+            found.append(Import(below if ours else top, ours, node.lineno, node in typing_only))  # type: ignore[attr-defined]
     return found
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_downward(path: Path) -> None:
-    floor = FLOOR_OF[name_of(path)]
-    for name in imports(path):
-        if name.startswith("mltrack_tasks."):
-            below = FLOOR_OF.get(name.split(".")[1], floor)
-            assert below <= floor, f"{path.name} (floor {floor}) imports {name} (floor {below})"
-
-
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_each_floor_knows_its_own_libraries_only(path: Path) -> None:
-    floor, name = FLOOR_OF[name_of(path)], name_of(path)
-    roots = {imported.partition(".")[0] for imported in imports(path)}
-    if floor < 4:
-        assert not roots & set(PREFECT)
-    if name not in ("stores", "testing") and floor < 4:
-        assert not roots & set(SERVICE)
-    if name != "codecs":
-        assert not roots & set(DATA)
-    if floor == 0:
-        assert roots <= {"mltrack_tasks", *sys.stdlib_module_names}
+def _floor_name(number: int) -> str:
+    return FLOORS[number][0] if number < len(FLOORS) else "5 flows"
 
 
 def test_every_module_has_a_floor() -> None:
-    assert {name_of(path) for path in modules()} <= set(FLOOR_OF)
-    there = {name_of(path) for path in modules()}
-    assert {name for names in FLOORS.values() for name in names} <= there
+    listed = [*FLOOR_OF, *APART]
+    assert sorted(listed) == MODULES, "enter each module of mltrack_tasks in FLOORS, once"
+    assert len(listed) == sum(len(modules) for _, _, modules in FLOORS) + len(APART)
+
+
+@pytest.mark.parametrize("module", FLOOR_OF)
+def test_imports_go_downward(module: str) -> None:
+    floor = FLOOR_OF[module]
+    for found in _imports(_path_of(module)):
+        if found.ours:
+            where = f"{module} (floor {_floor_name(floor)}), line {found.line}"
+            assert found.target in FLOOR_OF, (
+                f"{where} imports {found.target or PACKAGE!r}, which stands apart"
+            )
+            target = FLOOR_OF[found.target]
+            assert target <= floor, f"{where} imports {found.target}, which is above: {_floor_name(target)}"
+
+
+@pytest.mark.parametrize("module", FLOOR_OF)
+def test_a_library_is_used_on_its_floor_only(module: str) -> None:
+    allowed = FLOORS[FLOOR_OF[module]][1] | sys.stdlib_module_names
+    used = {(found.target, found.line) for found in _imports(_path_of(module)) if not found.ours}
+    assert not [each for each in used if each[0] not in allowed]
+
+
+@pytest.mark.parametrize("module", sorted(set(FLOOR_OF) - MAY_IMPORT_BY_NAME))
+def test_no_import_hides_in_a_string(module: str) -> None:
+    text = _path_of(module).read_text(encoding="utf-8")
+    assert "import_module" not in text
+    assert "__import__" not in text
+
+
+@pytest.mark.parametrize("number", range(len(FLOORS)), ids=[name for name, _, _ in FLOORS])
+def test_no_circles_within_a_floor(number: int) -> None:
+    """Also none that imports inside functions would hide."""
+    graph = {
+        module: {
+            found.target
+            for found in _imports(_path_of(module))
+            if found.ours and not found.typing_only and found.target != module
+        }
+        for module in FLOORS[number][2]
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"these modules import each other: {' <- '.join(error.args[1])}")
+
+
+def test_testing_stands_on_the_stores() -> None:
+    for module in APART:
+        if not module:
+            continue
+        for found in _imports(_path_of(module)):
+            if found.ours:
+                floor = FLOOR_OF.get(found.target, TESTING_FLOOR if found.target in APART else 99)
+                assert floor <= TESTING_FLOOR, f"{module}, line {found.line}: {found.target}"
+            else:
+                assert found.target in {"pytest", "obstore"} | sys.stdlib_module_names, module
+
+
+@pytest.mark.parametrize("path", FLOW_FILES, ids=lambda path: path.name)
+def test_flows_hold_no_work_of_their_own(path: Path) -> None:
+    """They call tasks; what speaks to S3 or encodes frames is below."""
+    for found in _imports(path):
+        if found.ours:
+            floor = FLOOR_OF.get(found.target)
+            assert found.target == "" or floor in (0, len(FLOORS) - 1), f"{path.name}, line {found.line}"
+        else:
+            allowed = FLOW_LIBRARIES | {FLOWS, "mltrack_flows"} | sys.stdlib_module_names
+            assert found.target in allowed, f"{path.name}, line {found.line}: {found.target}"
+
+
+SOURCES = [*map(_path_of, MODULES), *FLOW_FILES]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_modules_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_MODULE
+    for function in _functions(ast.parse(text)):
+        assert _length(function) <= MAX_FUNCTION, f"{function.name}, line {function.lineno}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_is_public_has_a_docstring(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), "the module itself"
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and node.name[0] != "_":
+            assert ast.get_docstring(node), f"{node.name}, line {node.lineno}"
+
+
+def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+
+
+def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines from ``def`` to the end, without the docstring."""
+    lines = (function.end_lineno or function.lineno) - function.lineno + 1
+    first = function.body[0]
+    if ast.get_docstring(function) is not None:
+        lines -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return lines
+
+
+# what the source says, shown by running it
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ([""], {"prefect", "numpy", "pandas", "pyarrow", "obstore", "boto3", "pydantic"}),
+        (FLOORS[0][2], {"prefect", "numpy", "pandas", "pyarrow", "obstore", "boto3", "pydantic"}),
+        ([module for module, floor in FLOOR_OF.items() if floor <= 3], {"prefect", "pydantic"}),
+    ],
+    ids=["the package", "floor 0", "floors 0 to 3"],
+)
+def test_what_is_not_loaded(modules: list[str], absent: set[str]) -> None:
+    names = [f"{PACKAGE}.{module}".rstrip(".") for module in modules]
+    program = f"import sys, {', '.join(names)}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not loaded & absent

@@ -31,7 +31,10 @@ _SLACK = 10
 
 
 class CachedStore(WrapperStore):
-    """Keeps what is read of blobs under ``folder``, up to ``max_bytes`` in all. Records are never cached."""
+    """Keeps what is read of blobs under ``folder``, up to ``max_bytes`` in all. Records are never cached.
+
+    Several stores may share a folder: a blob is the same bytes wherever it was read.
+    """
 
     def __init__(self, inner: Store, folder: str | Path, max_bytes: int) -> None:
         super().__init__(inner)
@@ -109,7 +112,7 @@ def _load(path: Path) -> bytes | None:
     with os_errors(f"The cache file {path}"):
         try:
             raw = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
     body = raw[_DIGEST_SIZE:]
     intact = hashlib.sha256(body).digest() == raw[:_DIGEST_SIZE]

@@ -32,8 +32,9 @@ class DirectoryStore(Store):
         self.location = str(self.root)
         self.max_workers = max_workers
         self.verify_reads = verify_reads
-        if self.root.exists() and not self.root.is_dir():
-            raise InvalidInputError(f"{self.root} is a file; a store needs a directory.")
+        with os_errors(str(self.root)):
+            if self.root.exists() and not self.root.is_dir():
+                raise InvalidInputError(f"{self.root} is a file; a store needs a directory.")
 
     def create(self, key: str, body: bytes | memoryview) -> bool:
         with self._errors(key), self._temporary() as (temporary, descriptor):
@@ -127,6 +128,10 @@ class DirectoryStore(Store):
         except FileExistsError:
             # Its writer may not have come to its fsync yet, and "it is there" must survive a power cut.
             fsync_folder(target.parent)
+            if not target.is_file():
+                raise IntegrityError(
+                    f"{target} is no plain file; something else put it there. Remove it."
+                ) from None
             return False
         fsync_folder(target.parent)
         return True

@@ -75,6 +75,8 @@ def _translated(error: OSError, what: str) -> MLTrackError:
         return AccessError(f"{what}: {error.strerror}. Grant this user access to the path.")
     if error.errno == errno.ENAMETOOLONG:
         return InvalidInputError(f"{what}: the file system refuses names of this length. Shorten it.")
-    if isinstance(error, (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)):
+    if error.errno in (errno.ELOOP, errno.ENXIO) or isinstance(
+        error, (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+    ):
         return InvalidInputError(f"{what}: {error.strerror}. Check the path.")
     return TransientError(f"{what}: {error.strerror or error}. Try again; if it stays, check the disk.")

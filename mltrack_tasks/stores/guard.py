@@ -94,6 +94,12 @@ class GuardedStore(WrapperStore):
         self._store_id = str(raw.get("store_id"))
         return body
 
+    def require_own_place(self) -> None:
+        """Raise InvalidInputError if this place is no store yet and lies inside one."""
+        if self.store_id is None:
+            for outer in self.inner.outer():
+                _refuse_store(outer, self.location)
+
     def _create_format(self) -> bytes:
         for outer in self.inner.outer():
             _refuse_store(outer, self.location)
@@ -128,8 +134,8 @@ def _refuse_store(outer: Store, inside: str) -> None:
         return  # nothing there, a link that no store makes, or a policy that ends at our prefix hides it
     if _is_format(body):
         raise InvalidInputError(
-            f"{inside} lies inside the store {outer.location}; a store cannot hold another. "
-            "Choose a prefix beside it."
+            f"{inside} lies inside the store {outer.location}; a store cannot hold another. Choose a place "
+            f"beside it, or, if nothing uses that store, remove its {layout.FORMAT_KEY}."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +50,14 @@ CODES: dict[str, _Row] = {
         (AccessError, _CHECK_KEYS),
     ),
     **dict.fromkeys(
-        ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "RequestExpired"),
+        (
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "TokenRefreshRequired",
+            "InvalidToken",
+            "InvalidTokenId",
+            "RequestExpired",
+        ),
         (AccessError, _RENEW),
     ),
     **dict.fromkeys(("RequestTimeTooSkewed",), (AccessError, _CHECK_CLOCK)),
@@ -101,6 +109,7 @@ CODES: dict[str, _Row] = {
         (AccessError, "This server lacks the operation; use one that has it (see check_access)."),
     ),
     "NoRegionError": (AccessError, "Set region_name, or AWS_DEFAULT_REGION."),
+    "InvalidRegionError": (AccessError, _CHECK_REGION),
     "ParamValidationError": (
         InvalidInputError,
         "Check the options of the credentials block, such as assume_role_kwargs.",
@@ -154,7 +163,9 @@ def failure_of_obstore(error: BaseException) -> Failure:
     )
     if not code and not status and kind in ("Connect", "Timeout"):
         return Failure(kind, _first_line(text), unreachable=True)
-    return Failure(code or status or kind or type(error).__name__, message or _first_line(text))
+    if not code:
+        return Failure(status or kind or type(error).__name__, _first_line(text))
+    return Failure(code, _plain(message))
 
 
 def failure_of_botocore(error: BaseException) -> Failure:
@@ -162,7 +173,7 @@ def failure_of_botocore(error: BaseException) -> Failure:
     answer: dict[str, Any] = getattr(error, "response", None) or {}
     said = answer.get("Error", {})
     if said.get("Code"):
-        return Failure(str(said["Code"]), str(said.get("Message", ""))[:300])
+        return Failure(str(said["Code"]), _plain(str(said.get("Message") or ""))[:300])
     name = type(error).__name__
     return Failure(name, _first_line(str(error)), unreachable=name in _UNREACHABLE)
 
@@ -213,6 +224,11 @@ def botocore_errors(verb: str, where: str, *, answered: bool = True) -> Iterator
         yield
     except (BotoCoreError, ClientError) as error:
         raise translate(failure_of_botocore(error), verb, where, answered=answered) from error
+
+
+def _plain(message: str) -> str:
+    """A message out of XML, to stand before a full stop of ours."""
+    return html.unescape(message).strip().rstrip(".")
 
 
 def _first_line(text: str) -> str:

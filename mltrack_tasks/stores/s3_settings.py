@@ -75,7 +75,7 @@ class S3Settings:
         if self.storage_class in ARCHIVES:
             raise InvalidInputError(
                 f"Objects in {self.storage_class} cannot be read until they are restored, and a ref must be "
-                "readable when it is handed out. Choose GLACIER_IR, or let a lifecycle rule archive old blobs."
+                "readable when it is handed out. Choose GLACIER_IR, or archive old blobs by a lifecycle rule."
             )
         if self.storage_class is not None:
             layout.check_choice(self.storage_class, STORAGE_CLASSES, "The storage class")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mltrack_tasks.digest import sha256_hex
-from mltrack_tasks.errors import AccessError, InvalidInputError
+from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.layout import blob_key
 from mltrack_tasks.stores.cache import CachedStore
 from mltrack_tasks.stores.directory import DirectoryStore
@@ -160,8 +160,7 @@ def test_processes_share_a_cache(tmp_path: Path) -> None:
     assert Cached(tmp_path / "cache").size() <= 5_000 + 3 * 732
 
 
-def test_a_folder_that_cannot_be_written_is_a_typed_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     cached = Cached(tmp_path / "file" / "cache")
-    with pytest.raises((AccessError, InvalidInputError), match="cache"):
-        cached.store.get(cached.blob(b"x"))
+    assert cached.store.get(cached.blob(b"x")) == b"x"

@@ -31,9 +31,7 @@ OURS = {
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_a_foreign_format_file_above_is_none_of_ours(
-    kind: str, tmp_path: Path, s3_above: S3Store
-) -> None:
+def test_a_foreign_format_file_above_is_none_of_ours(kind: str, tmp_path: Path, s3_above: S3Store) -> None:
     (tmp_path / "format.json").write_bytes(FOREIGN[kind])
     open_directory(tmp_path / "a" / "store").create("k", b"x")
     s3_above.create("format.json", FOREIGN[kind])

@@ -81,9 +81,7 @@ def copy_in_parts(store: S3Store, body: bytes, part_size: int, **options: Any) -
     parts = []
     for number, start in enumerate(range(0, len(body), part_size), 1):
         piece = body[start : start + part_size]
-        answer = store.client.upload_part(
-            **place, UploadId=upload, PartNumber=number, Body=piece, **options
-        )
+        answer = store.client.upload_part(**place, UploadId=upload, PartNumber=number, Body=piece, **options)
         parts.append({key: answer[key] for key in ("ETag", "ChecksumSHA256") if key in answer})
         parts[-1]["PartNumber"] = number
     store.client.complete_multipart_upload(**place, UploadId=upload, MultipartUpload={"Parts": parts})
@@ -155,7 +153,7 @@ def test_a_composite_over_our_own_parts_proves_the_bytes(small_parts: None) -> N
     ours = Stat("k", len(LARGE), None, WHEN, composite=source.composite())
     assert judge(ours, source) is Verdict.PRESENT
     assert judge(ours, BytesSource(LARGE[::-1])) is not Verdict.PRESENT
-    assert PART_SIZE == 16 * MiB  # what a blob in parts is compared by: never to change
+    assert 16 * MiB == PART_SIZE  # what a blob in parts is compared by: never to change
 
 
 @pytest.mark.parametrize("times", [1, 3, None])

@@ -163,9 +163,7 @@ def test_a_temporary_folder_that_is_missing(
 
 
 @pytest.mark.parametrize("size", [20_000, 2_000])
-def test_a_temporary_folder_that_is_full(
-    size: int, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_temporary_folder_that_is_full(size: int, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The larger file overflows while it is written, the smaller one when the last of it is flushed."""
     array = np.arange(size, dtype=np.int8)
     monkeypatch.setattr("mltrack_tasks.values.SINGLE_PUT_LIMIT", 1_000)
