@@ -134,6 +134,7 @@ def test_many_processes_share_a_bucket(s3_server: S3Server, tmp_path: Path) -> N
 
 def check_processes(store: Store, outcomes: list[tuple[str, str]]) -> None:
     refs = {ref for ref, _ in outcomes}
+    assert len(outcomes) == WRITERS
     assert len(refs) == 1, outcomes
     assert retrieve_data(store, refs.pop()) == LARGE
     assert sorted(run for _, run in outcomes) == ["ConflictError"] * (len(outcomes) - 1) + ["created"]
@@ -141,10 +142,10 @@ def check_processes(store: Store, outcomes: list[tuple[str, str]]) -> None:
 
 
 def in_processes(count: int, where: str | S3Settings, file: Path) -> list[tuple[str, str]]:
-    """Let several processes store the same file and their own run -> what each says of it."""
+    """Let WRITERS threads of several processes store the same file and their own run -> what each says."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pytest", "tests.floor3.worker"])
     start = context.Barrier(count)
     with ProcessPoolExecutor(count, context, initializer=prepare, initargs=(start,)) as pool:
-        outcomes = [pool.submit(work, where, str(file)) for _ in range(count)]
-        return [outcome.result() for outcome in outcomes]
+        outcomes = [pool.submit(work, where, str(file), WRITERS // count) for _ in range(count)]
+        return [each for outcome in outcomes for each in outcome.result()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mltrack_tasks.content import store_file
@@ -22,16 +23,21 @@ def prepare(start: Any) -> None:
     shrink(setattr)
 
 
-def work(where: str | S3Settings, file: str) -> tuple[str, str]:
-    """Store one file and one run, at the same moment as the others -> (ref, outcome of the run)."""
+def work(where: str | S3Settings, file: str, threads: int) -> list[tuple[str, str]]:
+    """In several threads, store a file and a run, at the same moment as others -> (ref, outcome) of each."""
     store = open_directory(where) if isinstance(where, str) else open_s3(where)
     _start.wait(60)
-    return str(store_file(store, file, "large")), _run(store)
+
+    def store_both(number: int) -> tuple[str, str]:
+        return str(store_file(store, file, "large")), _run(store, number)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(store_both, range(threads)))
 
 
-def _run(store: Store) -> str:
+def _run(store: Store, number: int) -> str:
     try:
-        store_run(store, "r", {"process": os.getpid()}, storage_mode="flat")
+        store_run(store, "r", {"process": os.getpid(), "thread": number}, storage_mode="flat")
     except ConflictError as error:
         return type(error).__name__
     return "created"
