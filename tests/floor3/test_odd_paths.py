@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mltrack_tasks.access import check_access
 from mltrack_tasks.content import forget_data, list_data, retrieve_data, retrieve_file, store_data, store_file
 from mltrack_tasks.errors import ConflictError, FormatError, InvalidInputError, NotFoundError
 from mltrack_tasks.runs import store_run
@@ -96,3 +97,12 @@ def test_a_ref_with_another_size_reads_by_its_digest(store: Store) -> None:
     ref = store_data(store, b"1234")
     assert retrieve_data(store, replace(ref, size_bytes=99)) == b"1234"
     assert [item.ref for item in list_data(store)] == [ref]
+
+
+def test_check_access_tells_of_a_place_inside_another_store(tmp_path: Path) -> None:
+    store_data(open_directory(tmp_path / "outer"), 1)
+    report = check_access(open_directory(tmp_path / "outer" / "inner"))
+    assert not report.ok
+    assert [check.name for check in report.checks if check.ok is False] == ["write and delete"]
+    assert "lies inside the store" in report.checks[-1].detail
+    assert check_access(open_directory(tmp_path / "outer")).ok
