@@ -106,12 +106,11 @@ def _own_revision(
     The current one does, whoever wrote it. An older one only if this task run wrote it: somebody who stores
     an earlier state on purpose wants it to be the current one again.
     """
-    latest = latest_revision(store, run_id)
-    for revision in range(latest, 0, -1):
+    latest, task = latest_revision(store, run_id), origin.get("task_run_id")
+    oldest = 1 if task is not None else max(latest, 1)
+    for revision in range(latest, oldest - 1, -1):
         record = read_record(store, layout.manifest_key(run_id, revision))
-        ours = origin.get("task_run_id") is not None and (
-            record.provenance.get("task_run_id") == origin["task_run_id"]
-        )
+        ours = task is not None and record.provenance.get("task_run_id") == task
         if (revision == latest or ours) and same_content(record.content, content):
             return revision
     return None

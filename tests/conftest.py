@@ -46,6 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
         AWS_EC2_METADATA_DISABLED="true",
         PREFECT_HOME=str(Path(home.name) / "prefect"),
         PREFECT_PROFILES_PATH=str(Path(home.name) / "profiles.toml"),
+        # Prefect before 3.8.6 keeps these in the user's home whatever PREFECT_HOME says.
+        PREFECT_LOCAL_STORAGE_PATH=str(Path(home.name) / "storage"),
+        PREFECT_MEMO_STORE_PATH=str(Path(home.name) / "memo.toml"),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mltrack_tasks.errors import AccessError, InvalidInputError, MLTrackError, TransientError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
