@@ -251,7 +251,7 @@ def test_an_admitted_path_stays_below_its_root(path: str) -> None:
         layout.check_path(path)
     except InvalidInputError:
         return
-    assert posixpath.normpath(f"/root/{path}") == f"/root/{path}"
+    assert posixpath.normpath(f"/store/{path}") == f"/store/{path}"
 
 
 @pytest.mark.parametrize(
