@@ -77,7 +77,10 @@ class FormatError(MLTrackError):
 
 
 class InvalidInputError(MLTrackError, ValueError):
-    """A digest, name, dtype or parameter that cannot be accepted. Nothing was written that counts."""
+    """A digest, name, dtype or parameter that cannot be accepted.
+
+    Nothing was written, or at most blobs that nothing refers to.
+    """
 
 
 class PartialTransferError(MLTrackError):

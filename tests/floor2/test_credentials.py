@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
-import json
 import logging
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +15,7 @@ from mltrack_tasks.errors import AccessError
 from mltrack_tasks.stores import s3_settings
 from mltrack_tasks.stores.s3 import S3Store
 from mltrack_tasks.stores.s3_settings import Keys, S3Settings
+from tests.floor2.answers import answering
 from tests.servers import S3Server
 from tests.servers.faultproxy import Fault, FaultProxy, Request
 
@@ -176,32 +174,12 @@ def test_a_web_identity_signs(
 @pytest.fixture
 def container(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The credentials' address of a container -> the Authorization headers that it was asked with."""
-    asked: list[str] = []
-
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.headers.get("Authorization", ""))
-            expires = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
-            body = json.dumps(
-                {"AccessKeyId": "ASIACONTAINER", "SecretAccessKey": "s", "Token": "t", "Expiration": expires}
-            ).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *values: object) -> None:
-            """Stay quiet."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{server.server_port}/creds")
-    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "let me")
-    yield asked
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    expires = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    keys = {"AccessKeyId": "ASIACONTAINER", "SecretAccessKey": "s", "Token": "t", "Expiration": expires}
+    with answering(keys, "Authorization") as (address, asked):
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{address}/creds")
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "let me")
+        yield asked
 
 
 def test_a_container_role_signs(anonymous: S3Settings, signatures: Signatures, container: list[str]) -> None:

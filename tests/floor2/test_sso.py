@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +14,7 @@ import pytest
 
 from mltrack_tasks.stores.s3 import S3Store
 from mltrack_tasks.stores.s3_settings import Keys, S3Settings
+from tests.floor2.answers import answering
 from tests.servers.faultproxy import FaultProxy
 
 START = "https://example.awsapps.com/start"
@@ -24,30 +23,12 @@ START = "https://example.awsapps.com/start"
 @pytest.fixture
 def portal(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The address that trades tokens for keys -> the tokens that it was shown."""
-    shown: list[str] = []
-
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            shown.append(self.headers.get("x-amz-sso_bearer_token", ""))
-            keys = {"accessKeyId": "ASIASSO", "secretAccessKey": "s", "sessionToken": "t"}
-            expires = int((time.time() + 6 * 3600) * 1000)
-            body = json.dumps({"roleCredentials": {**keys, "expiration": expires}}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *values: object) -> None:
-            """Stay quiet."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", f"http://127.0.0.1:{server.server_port}")
-    yield shown
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    keys = {"accessKeyId": "ASIASSO", "secretAccessKey": "s", "sessionToken": "t"}
+    expires = int((time.time() + 6 * 3600) * 1000)
+    answer = {"roleCredentials": {**keys, "expiration": expires}}
+    with answering(answer, "x-amz-sso_bearer_token") as (address, shown):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", address)
+        yield shown
 
 
 def test_an_sso_login_signs(
