@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import threading
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,24 +21,10 @@ from tests.floor3.limits import LARGE
 from tests.floor3.worker import prepare, work
 from tests.servers import S3Server
 from tests.settings import settings_of
+from tests.together import together
 
 WRITERS = 32
 pytestmark = pytest.mark.usefixtures("small_parts")
-
-
-def together(writers: int, call: Callable[[int], Any]) -> list[Any]:
-    """Call with 0, 1, ... in as many threads, all let go at once -> results and errors in order."""
-    start = threading.Barrier(writers)
-
-    def run(number: int) -> Any:
-        start.wait(30)
-        try:
-            return call(number)
-        except Exception as error:
-            return error
-
-    with ThreadPoolExecutor(writers) as pool:
-        return list(pool.map(run, range(writers)))
 
 
 @pytest.mark.parametrize("data", [{"same": "for all"}, LARGE], ids=["small", "in parts"])

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +30,7 @@ from mltrack_tasks.stores.s3_settings import S3Settings
 from mltrack_tasks.testing import RawS3
 from tests.floor3 import invariants
 from tests.real.expectations import Expected
+from tests.together import together
 
 MiB = 1024 * 1024
 VALUES: dict[str, Any] = {
@@ -57,21 +55,6 @@ def same(left: Any, right: Any) -> bool:
     if isinstance(left, np.ndarray):
         return left.dtype == right.dtype and np.array_equal(left, right)
     return type(left) is type(right) and repr(left) == repr(right)
-
-
-def together(writers: int, call: Callable[[int], Any]) -> list[Any]:
-    """Call with 0, 1, ... in as many threads, all let go at once -> results, or the errors instead."""
-    start = threading.Barrier(writers)
-
-    def run(number: int) -> Any:
-        start.wait(60)
-        try:
-            return call(number)
-        except Exception as error:
-            return error
-
-    with ThreadPoolExecutor(writers) as pool:
-        return list(pool.map(run, range(writers)))
 
 
 @pytest.fixture(scope="session")
