@@ -25,9 +25,12 @@ settings.register_profile(
     "default",
     max_examples=60,
     deadline=None,  # machines differ; no test asserts on seconds
+    derandomize=True,  # the same examples in every run: what is new is sought by the profile below
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2_000)
+settings.register_profile(
+    "thorough", parent=settings.get_profile("default"), derandomize=False, max_examples=2_000
+)
 settings.load_profile(GIVEN.get("MLTRACK_TEST_PROFILE", "default"))
 
 

@@ -126,9 +126,10 @@ def _reading(what: str, format: str) -> Iterator[None]:
         if str(error).startswith(what):
             raise
         raise type(error)(f"{what}: {error}", details=error.details) from error
-    except MLTrackError:
-        raise
     except Exception as error:
+        # The proof that a value packs runs while reading too: what it refuses there was forged.
+        if isinstance(error, MLTrackError) and not isinstance(error, InvalidInputError):
+            raise
         # pyarrow reports damage as OSError without an errno; with one, a disk or a network failed.
         if isinstance(error, OSError) and error.errno is not None:
             raise

@@ -139,6 +139,10 @@ FORGERIES: dict[str, tuple[pd.DataFrame, Callable[[Any], Any]]] = {
         labelled(pd.MultiIndex.from_tuples([("a", 1)])),
         change("columns", "codes", to=[[7], [0]]),
     ),
+    "mixed labels": (
+        column(pd.Categorical(["a", "b"], pd.Index(["a", "b"], dtype=object))),
+        change("fields", 0, "categories", "labels", 0, to=False),
+    ),
     "packed": (column(pd.Categorical([1])), change("fields", 0, "categories", "values", to=EMPTY)),
     "label": (labelled(pd.Index(["a"], dtype=object)), change("columns", "labels", to=[{"a": 1}])),
     "attrs": (column([1]), change("attrs", to={"$x": 1})),
