@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mltrack_tasks.access import AccessReport as AccessReport
     from mltrack_tasks.blocks import MLTrackStore as MLTrackStore
+    from mltrack_tasks.captured import CapturedRun as CapturedRun
+    from mltrack_tasks.capturing import capture as capture
+    from mltrack_tasks.capturing import current_capture as current_capture
+    from mltrack_tasks.compaction import CompactionReport as CompactionReport
     from mltrack_tasks.errors import AccessError as AccessError
     from mltrack_tasks.errors import ArchivedError as ArchivedError
     from mltrack_tasks.errors import ConflictError as ConflictError
@@ -22,33 +26,53 @@ if TYPE_CHECKING:
     from mltrack_tasks.errors import PartialTransferError as PartialTransferError
     from mltrack_tasks.errors import SourceChangedError as SourceChangedError
     from mltrack_tasks.errors import TransientError as TransientError
+    from mltrack_tasks.lineage_graph import Lineage as Lineage
+    from mltrack_tasks.query import QueryResult as QueryResult
     from mltrack_tasks.records import NamedData as NamedData
     from mltrack_tasks.records import RunManifest as RunManifest
     from mltrack_tasks.refs import DataRef as DataRef
     from mltrack_tasks.tasks import check_access as check_access
+    from mltrack_tasks.tasks import compact_catalog as compact_catalog
+    from mltrack_tasks.tasks import data_usage_stats as data_usage_stats
+    from mltrack_tasks.tasks import find_runs_by_data as find_runs_by_data
     from mltrack_tasks.tasks import forget_data as forget_data
     from mltrack_tasks.tasks import get_run as get_run
     from mltrack_tasks.tasks import list_data as list_data
+    from mltrack_tasks.tasks import list_runs as list_runs
+    from mltrack_tasks.tasks import query_data as query_data
+    from mltrack_tasks.tasks import query_runs as query_runs
+    from mltrack_tasks.tasks import rebuild_views as rebuild_views
     from mltrack_tasks.tasks import retrieve_data as retrieve_data
     from mltrack_tasks.tasks import retrieve_file as retrieve_file
     from mltrack_tasks.tasks import store_data as store_data
     from mltrack_tasks.tasks import store_file as store_file
     from mltrack_tasks.tasks import store_run as store_run
+    from mltrack_tasks.tasks import trace_lineage as trace_lineage
+    from mltrack_tasks.usage_stats import UsageStats as UsageStats
+    from mltrack_tasks.views import ViewReport as ViewReport
 
 _HOMES = {
     "access": ("AccessReport",),
     "blocks": ("MLTrackStore",),
+    "captured": ("CapturedRun",),
+    "capturing": ("capture", "current_capture"),
+    "compaction": ("CompactionReport",),
     "errors": (
         *("AccessError", "ArchivedError", "ConflictError", "FormatError", "IntegrityError"),
         *("InvalidInputError", "MLTrackError", "NotFoundError", "PartialTransferError"),
         *("SourceChangedError", "TransientError"),
     ),
+    "lineage_graph": ("Lineage",),
+    "query": ("QueryResult",),
     "records": ("NamedData", "RunManifest"),
     "refs": ("DataRef",),
     "tasks": (
-        *("check_access", "forget_data", "get_run", "list_data", "retrieve_data"),
-        *("retrieve_file", "store_data", "store_file", "store_run"),
+        *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
+        *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
+        *("retrieve_data", "retrieve_file", "store_data", "store_file", "store_run", "trace_lineage"),
     ),
+    "usage_stats": ("UsageStats",),
+    "views": ("ViewReport",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -28,8 +28,8 @@ Observe = Callable[[Event], None]
 
 
 def log_event(event: Event) -> None:
-    """Write the event to the library's log: the default observer."""
-    logger.info("%s", event)
+    """Write the event to the library's log: the default observer. Progress is for whoever debugs."""
+    logger.log(logging.DEBUG if event.name == PROGRESS else logging.INFO, "%s", event)
 
 
 BLOB_CREATED = "mltrack.blob.created"
@@ -38,3 +38,15 @@ BLOB_HEALED = "mltrack.blob.healed"
 DATA_STORED = "mltrack.data.stored"
 DATA_FORGOTTEN = "mltrack.data.forgotten"
 RUN_STORED = "mltrack.run.stored"
+CATALOG_COMPACTED = "mltrack.catalog.compacted"
+CATALOG_BEHIND = "mltrack.catalog.behind"
+CATALOG_UNREADABLE = "mltrack.catalog.unreadable"
+VIEWS_REBUILT = "mltrack.views.rebuilt"
+DATA_QUERIED = "mltrack.data.queried"
+RUNS_QUERIED = "mltrack.runs.queried"
+COLUMNS_LEFT_OUT = "mltrack.runs.columns_left_out"
+PROGRESS = "mltrack.progress"
+"""How far an operation is: ``{"done": n, "total": m or None, "unit": "runs", "bytes", ...}``.
+
+Any number of them may come; whoever shows them thins them out.
+"""

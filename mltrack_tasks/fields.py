@@ -82,6 +82,9 @@ class Fields:
     def objects(self, key: str) -> dict[str, Any]:
         return dict(self._take(key, lambda v: isinstance(v, dict), "an object"))
 
+    def items(self, key: str) -> list[Any]:
+        return list(self._take(key, lambda v: isinstance(v, list), "a list"))
+
     def optional_time(self, key: str) -> datetime | None:
         return None if self._raw.get(key) is None else parse_time(self._raw[key], f"{self._what}: {key}")
 

@@ -22,6 +22,7 @@ MANIFESTS = "manifests/"
 RUN_LOG = "runs/log/"
 PINS = "runs/by_data/"
 GC_DELETING = "gc/deleting/"
+CATALOG = "catalog/"
 
 FORMATS = ("parquet", "npy", "json", "bin")
 DESCRIBED_FORMATS = ("parquet", "npy", "json")
@@ -41,6 +42,7 @@ MAX_PREFIX = 400
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _BATCH = re.compile(re.escape(GC_DELETING) + r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.json")
 _REVISION = re.compile(r"(?P<segment>[^~]+)(?:~(?P<number>[0-9]{8}))?")
+_LOG_ENTRY = re.compile(re.escape(RUN_LOG) + r"(?P<day>[^/]+)/(?P<segment>[^~/]+)~(?P<number>[0-9]{8})")
 _NAME_PIN = "~name~"
 
 
@@ -217,6 +219,28 @@ def log_key(stored_at: datetime, run_id: str, revision: int) -> str:
     """Key of the run log's entry: ``<run id>~<revision>`` under the day (UTC) of storing."""
     segment = encode_segment(run_id, what="The run id")
     return f"{RUN_LOG}{utc_day(stored_at)}/{segment}~{revision:08d}"
+
+
+def parse_manifest_key(key: str) -> tuple[str, int] | None:
+    """Read a key -> (run id, revision), or None if it is not the key of a manifest."""
+    if not key.startswith(MANIFESTS) or not key.endswith(".json"):
+        return None
+    try:
+        return parse_revision_segment(key.removeprefix(MANIFESTS).removesuffix(".json"))
+    except IntegrityError:
+        return None
+
+
+def parse_log_key(key: str) -> tuple[str, int] | None:
+    """Read a key -> (run id, revision), or None if it is not an entry of the run log."""
+    match = _LOG_ENTRY.fullmatch(key)
+    if match is None or int(match["number"]) == 0:
+        return None
+    try:
+        parse_day(match["day"])
+        return decode_segment(match["segment"]), int(match["number"])
+    except IntegrityError:
+        return None
 
 
 def pin_folder(digest: str) -> str:

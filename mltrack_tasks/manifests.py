@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,9 @@ from mltrack_tasks.records import RunManifest
 from mltrack_tasks.recordstore import create_record, ensure, read_record, same_content
 from mltrack_tasks.stores.base import Store
 
+LONG_SLEEP = 86_400.0
+"""[s] between log entry and manifest (a laptop was shut) after which the entry is made sure of again."""
+
 
 def write_manifest(store: Store, manifest: RunManifest, *, revise: bool, observe: Observe) -> RunManifest:
     """Write a manifest as the first revision, or with ``revise`` as the next -> what is stored.
@@ -24,7 +28,7 @@ def write_manifest(store: Store, manifest: RunManifest, *, revise: bool, observe
     very task run wrote before it was interrupted, or without ``revise`` as the first, whoever wrote it.
     Otherwise, without ``revise``, ConflictError.
     """
-    content, origin = manifest.to_content(), provenance.current()
+    content, origin = manifest.to_content(), provenance.of_run()
     revision = 1
     if revise:
         revision = _own_revision(store, manifest.run_id, content, origin) or (
@@ -91,9 +95,12 @@ def _write_revision(
     store: Store, run_id: str, revision: int, content: Mapping[str, Any], origin: Mapping[str, Any]
 ) -> RunManifest:
     """Log entry, then record: the order is the transaction."""
-    ensure(store, layout.log_key(parse_time(origin["at"], "the time"), run_id, revision))
+    entry, began = layout.log_key(parse_time(origin["at"], "the time"), run_id, revision), time.time()
+    ensure(store, entry)
     key = layout.manifest_key(run_id, revision)
     record, created = create_record(store, key, content, what=f"The run {run_id!r}", origin=origin)
+    if time.time() - began > LONG_SLEEP:
+        ensure(store, entry)  # a compaction may have taken it for that of a writer that died
     what = f"{key} in {store.location}"
     return replace(RunManifest.from_record(record, revision=revision, what=what), created=created)
 

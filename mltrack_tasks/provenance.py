@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Any
 
+from mltrack_tasks import codeversion
 from mltrack_tasks.fields import format_time
 
 _surroundings: ContextVar[Mapping[str, Any]] = ContextVar("surroundings", default=MappingProxyType({}))
@@ -38,6 +39,18 @@ def current() -> dict[str, Any]:
         "versions": {"mltrack_tasks": library_version(), "python": platform.python_version()},
         **_surroundings.get(),
     }
+
+
+def of_run() -> dict[str, Any]:
+    """Describe this moment, the program's code and the libraries in use: what the manifest of a run says.
+
+    Records of which there are many have ``current`` instead; this one may ask git.
+    """
+    found = current()
+    code = None if "code" in found else codeversion.code_version()
+    if code is not None:
+        found["code"] = code
+    return {**found, "versions": {**codeversion.library_versions(), **found["versions"]}}
 
 
 @cache

@@ -8,7 +8,7 @@ from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mltrack_tasks import canonical, layout
-from mltrack_tasks.digest import is_digest
+from mltrack_tasks.digest import check_digest, is_digest
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.fields import Fields
 
@@ -110,3 +110,12 @@ def refs_from_json(raw: Mapping[str, Any], *, what: str) -> dict[str, DataRef]:
 
 def _list_or_none(values: tuple[Any, ...] | None) -> list[Any] | None:
     return None if values is None else list(values)
+
+
+def blob_named(ref: DataRef | str) -> tuple[str, str | None]:
+    """Read a ref, its text or a bare digest -> (digest, format or None); InvalidInputError otherwise."""
+    if isinstance(ref, DataRef):
+        return check_digest(ref.hash), layout.check_choice(ref.format, layout.FORMATS, "The format")
+    if not isinstance(ref, str):
+        raise InvalidInputError(f"{ref!r:.80} is not a ref: give a DataRef, its string or a digest.")
+    return parse_ref(ref)

@@ -29,9 +29,15 @@ RETRIES = 2
 _LEVELS = {
     events.BLOB_CREATED: logging.DEBUG,
     events.BLOB_PRESENT: logging.DEBUG,
+    events.CATALOG_BEHIND: logging.WARNING,
+    events.CATALOG_UNREADABLE: logging.WARNING,
+    events.PROGRESS: logging.DEBUG,
     events.BLOB_HEALED: logging.WARNING,
 }
-_EMITTED = (events.BLOB_HEALED, events.DATA_STORED, events.DATA_FORGOTTEN, events.RUN_STORED)
+_EMITTED = (
+    *(events.BLOB_HEALED, events.DATA_STORED, events.DATA_FORGOTTEN, events.RUN_STORED),
+    events.CATALOG_COMPACTED,
+)
 
 
 def mltrack_task(function: Callable[P, R]) -> Task[P, R]:

@@ -24,17 +24,19 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         frozenset(),
         (
             *("errors", "events", "canonical", "digest", "layout", "fields", "refs", "records"),
-            "parallel",
+            *("parallel", "models", "runfilter", "chart", "usage_stats", "lineage_graph", "lineage_text"),
         ),
     ),
     (
-        "1 codecs",
-        frozenset({"numpy", "pandas", "pyarrow"}),
+        "1 codecs and tables",
+        frozenset({"numpy", "pandas", "pyarrow", "duckdb"}),
         (
             *("codecs", "codecs.description", "codecs.kinds", "codecs.spec", "codecs.parquet"),
             *("codecs.arrays", "codecs.column", "codecs.cells", "codecs.plain", "codecs.timezones"),
             *("codecs.temporal", "codecs.objects", "codecs.columns", "codecs.index"),
             *("codecs.composites", "codecs.frames"),
+            *("tables", "tables.runcells", "tables.runparts", "tables.runrows", "tables.runtable"),
+            *("tables.ranges", "tables.admission", "tables.sandbox", "tables.results"),
         ),
     ),
     (
@@ -50,14 +52,19 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         "3 operations",
         frozenset(),
         (
-            *("provenance", "sources", "delivery", "recordstore", "deletions", "blobs", "values"),
-            *("run_inputs", "manifests", "content", "runs", "access"),
+            *("codeversion", "provenance", "sources", "delivery", "recordstore", "deletions", "blobs"),
+            *("values", "run_inputs", "manifests", "content", "runlog", "snapshots", "catalog"),
+            *("compaction", "runs", "views", "lineage", "usage", "query", "captured", "signatures"),
+            "access",
         ),
     ),
     (
         "4 Prefect",
-        frozenset({"prefect", "prefect_aws", "pydantic"}),
-        ("credentials", "blocks", "resolve", "tasking", "tasks"),
+        frozenset({"prefect", "prefect_aws", "pydantic", "httpx"}),
+        (
+            *("credentials", "blocks", "resolve", "tasking", "artifacts", "capturing"),
+            *("tasks", "tasks.data", "tasks.runs", "tasks.search", "tasks.admin"),
+        ),
     ),
 )
 """Lowest first: a name, the libraries beside Python's own that may be imported there, and the modules.

@@ -13,6 +13,9 @@ from mltrack_tasks.stores.base import Stat, Store, Upload, WrapperStore, Wrapper
 
 T = TypeVar("T")
 
+PAGE = 1_000
+"""Keys that S3 lists in one answer."""
+
 
 class SteppedStore(WrapperStore):
     """Passes each call through ``step(verb, key, size, call)``; subclasses say what a step does."""
@@ -61,21 +64,39 @@ class _SteppedUpload(WrapperUpload):
 
 
 class CountingStore(SteppedStore):
-    """Counts calls and bytes sent by verb, and keeps the order of (verb, key)."""
+    """Counts calls, bytes sent and bytes received by verb, and keeps the order of (verb, key)."""
 
     def __init__(self, inner: Store) -> None:
         super().__init__(inner)
         self.calls: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
+        self.received: Counter[str] = Counter()
         self.log: list[tuple[str, str]] = []
+        self._pages = 0
         self._lock = threading.Lock()
+
+    @property
+    def requests(self) -> int:
+        """Requests that the calls take, when none is tried again and a listing gives PAGE keys at a time."""
+        return self.calls.total() + self._pages
 
     def step(self, verb: str, key: str, size: int, call: Callable[[], T]) -> T:
         with self._lock:
             self.calls[verb] += 1
             self.sent[verb] += size
             self.log.append((verb, key))
-        return call()
+        answer = call()
+        if isinstance(answer, (bytes, memoryview)):
+            with self._lock:
+                self.received[verb] += len(answer)
+        return answer
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Stat]:
+        for number, stat in enumerate(super().list(prefix, after=after)):
+            if number and number % PAGE == 0:
+                with self._lock:
+                    self._pages += 1
+            yield stat
 
 
 class FaultyStore(SteppedStore):

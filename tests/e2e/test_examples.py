@@ -23,6 +23,7 @@ back by its ref: True
 back by its text: True
 experiment_results (3, 2) ('a', 'b') {'date': '2024-01-15', 'experiment': 'baseline'}
 """,
+    "capture_a_run.py": "squares finished {'total': 14}\n",
     "content_deduplication.py": """\
 dataset_v1 created
 dataset_v2 present

@@ -6,12 +6,15 @@ They look at the store itself, past the functions under test, and parse keys and
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.memory import MemoryStore
@@ -21,6 +24,7 @@ _KNOWN = re.compile(
     r"|data/(?P<dd>[0-9a-f]{2})/(?P=dd)[0-9a-f]{62}/(data\.(parquet|npy|json|bin)|metadata\.json|multipart\.json)"
     r"|names/[A-Za-z0-9._%-]+/[0-9a-f]{64}\.json"
     r"|manifests/[A-Za-z0-9._%-]+(~[0-9]{8})?\.json"
+    r"|catalog/snapshots/[0-9]{8}\.json|catalog/parts/[0-9a-f]{64}~[0-9a-f]{16}\.parquet"
     r"|runs/log/[0-9]{4}-[0-9]{2}-[0-9]{2}/[A-Za-z0-9._%-]+~[0-9]{8}"
     r"|runs/(by_project|by_date|by_type|by_model)/[A-Za-z0-9._%-]+/[A-Za-z0-9._%-]+"
     r"|runs/by_data/(?P<pp>[0-9a-f]{2})/(?P=pp)[0-9a-f]{62}/(~name~)?[A-Za-z0-9._%-]+"
@@ -34,7 +38,7 @@ def check_always(store: Store) -> None:
     every_blob_hashes_to_its_key(store)
     every_ref_resolves(store)
     every_ref_is_pinned(store)
-    every_manifest_is_in_the_log(store)
+    every_manifest_is_found(store)
     every_described_blob_has_metadata(store)
     every_view_has_a_manifest(store)
 
@@ -81,10 +85,12 @@ def every_ref_is_pinned(store: Store) -> None:
         assert store.head(pin) is not None, (key, pin)
 
 
-def every_manifest_is_in_the_log(store: Store) -> None:
+def every_manifest_is_found(store: Store) -> None:
+    """The log names each revision, unless the newest snapshot of the catalogue covers it."""
     logged = {key.rsplit("/", 1)[1] for key in keys(store) if key.startswith("runs/log/")}
+    covered = _covered(store)
     for key in keys(store):
-        if key.startswith("manifests/"):
+        if key.startswith("manifests/") and _revision_of(key) > covered.get(_run_of(key), 0):
             assert f"{_run_of(key)}~{_revision_of(key):08d}" in logged, key
 
 
@@ -103,12 +109,15 @@ def every_view_has_a_manifest(store: Store) -> None:
 
 
 def views_equal_records(store: Store) -> None:
-    """Every revision that is stored has its entries, and there are no others."""
-    expected = set()
-    for key in keys(store):
-        if key.startswith("manifests/"):
-            expected |= set(_views_of(key, json.loads(store.get(key))))
-    assert _views(store) == expected
+    """Each run has the entries of its current revision; others are left of older ones, and nothing else."""
+    manifests = [key for key in keys(store) if key.startswith("manifests/")]
+    entries = {key: set(_views_of(key, json.loads(store.get(key)))) for key in manifests}
+    newest: dict[str, str] = {}
+    for key in manifests:
+        newest[_run_of(key)] = max(key, newest.get(_run_of(key), key), key=_revision_of)
+    found = _views(store)
+    assert set().union(*(entries[key] for key in newest.values())) <= found
+    assert found <= set().union(*entries.values())
 
 
 def nothing_is_there_twice(store: Store) -> None:
@@ -173,6 +182,21 @@ def _views_of(key: str, record: dict[str, Any]) -> Iterator[str]:
 def _segment(name: str) -> str:
     plain = re.compile(rb"[A-Za-z0-9._-]")
     return "".join(chr(b) if plain.match(bytes([b])) else f"%{b:02X}" for b in name.encode())
+
+
+def _covered(store: Store) -> dict[str, int]:
+    """The highest revision of each run (as a key segment) in the newest snapshot."""
+    snapshots = [key for key in keys(store) if key.startswith("catalog/snapshots/")]
+    if not snapshots:
+        return {}
+    covered: dict[str, int] = {}
+    for part in json.loads(store.get(max(snapshots)))["content"]["parts"]:
+        body = store.get(part["key"])
+        assert hashlib.sha256(body).hexdigest() == part["key"].split("/")[-1].partition("~")[0]
+        for row in pq.read_table(io.BytesIO(body), columns=["run_id", "revision"]).to_pylist():
+            segment = _segment(row["run_id"])
+            covered[segment] = max(covered.get(segment, 0), row["revision"])
+    return covered
 
 
 def _run_of(key: str) -> str:

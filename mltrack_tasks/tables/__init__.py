@@ -1,0 +1,1 @@
+"""Tables: SQL over stored data, and the rows of the run catalogue."""

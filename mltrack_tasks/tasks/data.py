@@ -1,0 +1,80 @@
+"""Tasks for data: stored once, named, and retrieved proven."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mltrack_tasks import content
+from mltrack_tasks.blocks import MLTrackStore
+from mltrack_tasks.records import NamedData
+from mltrack_tasks.refs import DataRef
+from mltrack_tasks.resolve import open_store
+from mltrack_tasks.tasking import mltrack_task, recorded, report
+
+
+@mltrack_task
+def store_data(
+    data: Any,
+    name: str = "data",
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    store: MLTrackStore | str | None = None,
+) -> DataRef:
+    """Store a DataFrame, ndarray, JSON value or bytes -> its ref.
+
+    Equal data gets the same digest and is not sent again (``ref.created`` is False). Raises InvalidInputError
+    for data that would not come back exactly as it is; the message names value, column and dtype.
+    """
+    with recorded():
+        return content.store_data(open_store(store), data, name, metadata=metadata, observe=report)
+
+
+@mltrack_task
+def store_file(
+    path: str | Path,
+    name: str | None = None,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    store: MLTrackStore | str | None = None,
+) -> DataRef:
+    """Store the bytes of a file on the machine that runs the task -> its ref; any size, in bounded memory.
+
+    Raises SourceChangedError if the file changes while it is read; nothing is stored under a false digest.
+    """
+    with recorded():
+        return content.store_file(open_store(store), path, name, metadata=metadata, observe=report)
+
+
+@mltrack_task
+def retrieve_data(ref: DataRef | str, *, store: MLTrackStore | str | None = None) -> Any:
+    """Fetch what a ref, its string or a digest names -> DataFrame, ndarray, JSON value or bytes, verified.
+
+    Raises NotFoundError, IntegrityError if the bytes are damaged, ArchivedError if they must be restored.
+    """
+    return content.retrieve_data(open_store(store), ref)
+
+
+@mltrack_task
+def retrieve_file(ref: DataRef | str, path: str | Path, *, store: MLTrackStore | str | None = None) -> Path:
+    """Write a blob to ``path`` on the machine that runs the task -> the absolute path, verified and atomic.
+
+    A file with these bytes is left alone; one with others is a ConflictError.
+    """
+    return content.retrieve_file(open_store(store), ref, path)
+
+
+@mltrack_task
+def list_data(name: str | None = None, *, store: MLTrackStore | str | None = None) -> list[NamedData]:
+    """List what was stored outside runs, oldest first: everything, or what one name holds."""
+    return content.list_data(open_store(store), name)
+
+
+@mltrack_task
+def forget_data(name: str, *, store: MLTrackStore | str | None = None) -> list[NamedData]:
+    """Remove the records of a name -> what it held; blobs stay until garbage collection.
+
+    Raises NotFoundError if the name is unknown.
+    """
+    return content.forget_data(open_store(store), name, observe=report)
