@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import memory, small_put
+from benchmarks import memory, query, small_put
 from benchmarks.server import target
 
-ALL = {"small_put": small_put.run, "memory": memory.run}
+ALL = {"small_put": small_put.run, "memory": memory.run, "query": query.run}
 
 
 def main(names: list[str]) -> int:

@@ -11,6 +11,6 @@ if __name__ == "__main__":
     prices = pd.DataFrame({"model": ["a", "b", "c"], "cost": [1, 2, 30]})
     ref, costs = store_data(results, "results", store=STORE), store_data(prices, "prices", store=STORE)
     found = query_data(ref, "SELECT * FROM s3object WHERE accuracy > 0.9", store=STORE)
-    print(found.frame, found, sep="\n")
+    print(found.frame, f"requests: {found.requests}", sep="\n")
     sql = "SELECT * FROM results JOIN costs USING (model) ORDER BY accuracy / cost DESC"
     print(query_data({"results": ref, "costs": costs}, sql, store=STORE).frame)

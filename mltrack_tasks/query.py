@@ -44,9 +44,10 @@ class QueryResult:
     def __str__(self) -> str:
         rows, columns = self.frame.shape
         share = f"{self.bytes_read / max(self.bytes_stored, 1):.1%}"
+        requests = f"{self.requests} request{'' if self.requests == 1 else 's'}"
         return (
             f"{rows:,} rows x {columns} columns; read {self.bytes_read:,} of {self.bytes_stored:,} bytes "
-            f"stored ({share}) in {self.requests} requests"
+            f"stored ({share}) in {requests}"
         )
 
     def __repr__(self) -> str:

@@ -251,10 +251,9 @@ def _distinct(names: Sequence[str], fold: Callable[[str], str] = str) -> list[st
     """Make names differ: the first of equal ones stays, others get ``_1``, ``_2``, ... as DuckDB does it."""
     first = dict(reversed([(fold(name), index) for index, name in enumerate(names)]))
     numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(1))
-    taken, labels = set(first), list(names)
+    labels = list(names)
     for index, name in enumerate(names):
         if first[fold(name)] != index:
             free = (f"{name}_{number}" for number in numbers[fold(name)])
-            labels[index] = next(label for label in free if fold(label) not in taken)
-            taken.add(fold(labels[index]))
+            labels[index] = next(label for label in free if fold(label) not in first)
     return labels

@@ -11,18 +11,14 @@ import functools
 import json
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.tables.admission import CLOCK_AND_DICE, admit, refuse
 from mltrack_tasks.tables.ranges import LESS_MEMORY
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 T = TypeVar("T")
 
@@ -55,19 +51,13 @@ def run_sql(sql: str, tables: Mapping[str, Any], *, memory_limit: int | None = N
     wants what it may not. A table's own ``failure``, if it has one that is set, is raised instead.
     """
     _check_text(sql)
-    names = _checked_names(tables)
+    _check_names(tables)
     duckdb = _duckdb()
-    config = dict(_CONFIG) if memory_limit is None else {**_CONFIG, "memory_limit": f"{memory_limit}B"}
-    with _errors(duckdb, tables):
-        con = duckdb.connect(":memory:", config=config)
-        try:
-            _register(con, tables)
-            for lock in _LOCKS:
-                con.execute(lock)
-            _judge(con, sql, names)
-            return _interruptible(con, lambda: _fetch(con, sql))
-        finally:
-            con.close()
+    try:
+        return _run(duckdb, sql, tables, memory_limit)
+    except (duckdb.Error, InvalidInputError) as error:
+        failure = _failure(duckdb, error, tables)
+    raise failure  # from here it carries no stack of DuckDB's, and holds on to no connection
 
 
 def _duckdb() -> Any:
@@ -80,16 +70,24 @@ def _duckdb() -> Any:
     return duckdb
 
 
-@contextmanager
-def _errors(duckdb: Any, tables: Mapping[str, Any]) -> Iterator[None]:
-    """Turn DuckDB's errors into ours, with its message and without its stack."""
+def _run(duckdb: Any, sql: str, tables: Mapping[str, Any], memory_limit: int | None) -> Any:
+    config = dict(_CONFIG) if memory_limit is None else {**_CONFIG, "memory_limit": f"{memory_limit}B"}
+    con = duckdb.connect(":memory:", config=config)
     try:
-        yield
-    except duckdb.Error as error:
-        raise _translated(duckdb, error, tables) from None
+        for name, table in tables.items():
+            con.register(name, table)
+        for lock in _LOCKS:
+            con.execute(lock)
+        _judge(con, sql, tables)
+        return _interruptible(con, lambda: _fetch(con, sql))
+    finally:
+        con.close()
 
 
-def _translated(duckdb: Any, error: Exception, tables: Mapping[str, Any]) -> BaseException:
+def _failure(duckdb: Any, error: Exception, tables: Mapping[str, Any]) -> BaseException:
+    """What to raise for what DuckDB or the judge of the text said."""
+    if not isinstance(error, duckdb.Error):
+        return error.with_traceback(None)
     for table in tables.values():
         failure: BaseException | None = getattr(table, "failure", None)
         if failure is not None:
@@ -111,21 +109,14 @@ def _check_text(sql: object) -> None:
         raise InvalidInputError("The SQL holds a NUL character; remove it.")
 
 
-def _checked_names(tables: Mapping[str, Any]) -> list[str]:
+def _check_names(tables: Mapping[str, Any]) -> None:
     for name in tables:
         if not isinstance(name, str) or not name or not name.isprintable():
             raise InvalidInputError(f"{name!r} cannot be the name of a table; use a plain word.")
-    names = [name.lower() for name in tables]
-    if len(set(names)) < len(names):
+    if len({name.lower() for name in tables}) < len(tables):
         raise InvalidInputError(
             f"The tables {', '.join(tables)} differ only in case; SQL takes them for one."
         )
-    return names
-
-
-def _register(con: Any, tables: Mapping[str, Any]) -> None:
-    for name, table in tables.items():
-        con.register(name, table)
 
 
 def _judge(con: Any, sql: str, names: Collection[str]) -> None:

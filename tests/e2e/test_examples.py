@@ -31,6 +31,24 @@ dataset_v3 created
 same blob: True
 another blob: True
 """,
+    "querying_data.py": """\
+  model  accuracy
+0     b      0.91
+1     c      0.97
+requests: 1
+  model  accuracy  cost
+0     a      0.85     1
+1     b      0.91     2
+2     c      0.97    30
+""",
+    "searching_runs.py": """\
+8
+['tree-8', 'tree-7', 'tree-6']
+   run_id  accuracy
+0  tree-8      0.96
+1  tree-7      0.94
+2  tree-6      0.92
+""",
     "storing_ml_runs.py": """\
 exp_20240115_001 ['model_params', 'test_data', 'train_data'] {'accuracy': 0.89, 'f1': 0.87} \
 {'model_params': {'max_depth': 10}}

@@ -53,6 +53,13 @@ def test_rows_come_back(runs: list[RunManifest], cut: int) -> None:
     assert encode_rows(again) == body
 
 
+def test_bytes_do_not_depend_on_chunks() -> None:
+    """Parquet's pages would end where chunks end; it takes some rows to see it."""
+    table = runrows.rows_of(replace(RUN, run_id=f"r{number}") for number in range(5_000))
+    pieces = [table[:777], table[777:3_001], table[3_001:]]
+    assert encode_rows(pa.concat_tables(pieces)) == encode_rows(table)
+
+
 def test_the_form_is_frozen() -> None:
     """Rows are read by other versions: a column that is added, removed or changed needs a new NUMBER."""
     entry = (

@@ -214,7 +214,7 @@ def test_bad_sql_gets_duckdbs_message_and_no_stack(sql: str, message: str) -> No
         rows(sql)
     assert message in str(raised.value)
     assert raised.value.__cause__ is None
-    assert raised.value.__suppress_context__
+    assert raised.value.__context__ is None
     shown = "".join(traceback.format_exception(raised.value))
     assert "During handling" not in shown
     assert "direct cause" not in shown

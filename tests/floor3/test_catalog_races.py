@@ -149,7 +149,7 @@ def test_interrupted_at_every_call(state: str, kind: str) -> None:
     while True:
         number += 1
         for meanwhile in MEANWHILE:
-            for again in (None, 2):
+            for again in (None, 2) if meanwhile is MEANWHILE[1] else (None,):
                 base = GuardedStore(MemoryStore(max_workers=1))
                 apply(base, STATES[state])
                 others = partial(apply, base, meanwhile)

@@ -16,6 +16,7 @@ from prefect_aws import AwsCredentials
 
 from mltrack_tasks import AccessReport, InvalidInputError, MLTrackStore, NotFoundError, check_access
 from mltrack_tasks.access import check_access as check_store
+from mltrack_tasks.artifacts import plain
 from mltrack_tasks.content import store_data
 from mltrack_tasks.stores.s3_settings import S3Settings
 from tests.servers import S3Server, client, create_bucket, moto
@@ -89,7 +90,7 @@ def test_a_flow_makes_a_table_of_it(block: MLTrackStore) -> None:
     artifact = httpx.post(f"{PREFECT_API_URL.value()}/artifacts/filter", json=wanted).json()[0]
     assert artifact["type"] == "table"
     assert json.loads(artifact["data"]) == report.rows()
-    assert report.location in artifact["description"]
+    assert plain(report.location) in artifact["description"]
 
 
 def test_nothing_is_left_and_nothing_begun(
