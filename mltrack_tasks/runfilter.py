@@ -20,9 +20,6 @@ from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.fields import format_time, parse_time
 from mltrack_tasks.records import RunManifest
 
-STATUSES = ("running", "finished", "failed", "killed", "scheduled")
-"""Statuses that this version writes, and the only ones that it filters by: a typo is told, not answered."""
-
 _COMPARISON = re.compile(
     r"\s*(?P<operator>==|=|!=|<=|>=|<|>)\s*"
     r"(?P<number>(?P<whole>[+-]?[0-9]+)|[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
@@ -125,7 +122,7 @@ def run_filter(
     if run_type is not None:
         layout.check_choice(run_type, layout.RUN_TYPES, "The run type")
     if status is not None:
-        layout.check_choice(status, STATUSES, "The status")
+        layout.check_choice(status, layout.STATUSES, "The status")
     start, end = _moment(since, "since", whole_day=False), _moment(until, "until", whole_day=True)
     if start is not None and end is not None and start >= end:
         raise InvalidInputError(f"since={since!r} is not before until={until!r}; no run can match.")

@@ -20,7 +20,6 @@ from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef, blob_named, is_ref_text
 from mltrack_tasks.run_inputs import (
-    STATUSES,
     check_contents,
     check_size,
     checked_id,
@@ -73,7 +72,7 @@ def store_run(
     draft = RunManifest(
         run_id=checked_id(run_id),
         run_type=layout.check_choice(run_type, layout.RUN_TYPES, "The run type"),
-        status=layout.check_choice(status, STATUSES, "The status"),
+        status=layout.check_choice(status, layout.STATUSES, "The status"),
         storage_modes=checked_modes(storage_mode, project, model),
         project=project,
         model=model,

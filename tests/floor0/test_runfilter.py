@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mltrack_tasks import run_inputs
 from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.records import RunManifest
-from mltrack_tasks.runfilter import STATUSES, RunFilter, run_filter, run_time, same_value
+from mltrack_tasks.runfilter import RunFilter, run_filter, run_time, same_value
 from tests.floor0.run_examples import SPECIAL, filters, items, manifests
 
 NAN = float("nan")
@@ -142,10 +141,6 @@ def test_a_run_whose_time_is_unreadable_is_in_no_range(provenance: dict[str, Any
     assert run_filter(project="churn").matches(timeless)
     assert not run_filter(since="0001-01-01").matches(timeless)
     assert not run_filter(until="9999-12-30").matches(timeless)
-
-
-def test_the_statuses_are_those_that_are_written() -> None:
-    assert STATUSES == run_inputs.STATUSES
 
 
 def test_a_filter_is_a_value() -> None:
