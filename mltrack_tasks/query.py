@@ -69,9 +69,10 @@ def query_data(
     one; a RangeIndex is no column), categories as their values, times in UTC, labels that are no text as
     text. SQL does not tell ``a`` from ``A``: the second of two such columns is called ``A_1``.
 
-    Every page that is read is checked against the checksum that its writer gave it; this library gives one to
-    each. That finds damage in transit and at rest, not forgery, nor damage in the footer's statistics:
-    ``verify=True`` first reads the whole of each blob and compares it with its digest.
+    The data of every page that is read is checked against the checksum that its writer gave it; this library
+    gives one to each. That finds damage to values, in transit and at rest; but not forgery, and not all damage
+    to the footer, whose names and statistics have no checksum in Parquet. ``verify=True`` first reads the
+    whole of each blob and compares it with its digest.
 
     Raises NotFoundError, ArchivedError, IntegrityError (a damaged blob, or another size than the ref's), and
     InvalidInputError: for a ref that is no Parquet, with DuckDB's message for SQL that is malformed or fails,

@@ -6,26 +6,19 @@ column chunks of the rest are fetched, each page checked against its checksum.
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from mltrack_tasks.digest import MiB
 from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, MLTrackError
+from mltrack_tasks.tables.rangefile import RangeFile, Ranges, Read
 
-Read = Callable[[int, int], bytes | memoryview]
-"""(start, length) -> at most so many bytes; fewer only at the object's end."""
-
-WHOLE_BELOW = MiB
-"""[bytes] Objects up to this size are fetched in one read: a second request costs more than their rest."""
-TAIL = 64 * 1024
-"""[bytes] of the end that are fetched first: where the footer is. pyarrow asks for as much."""
 HOLE = 64 * 1024
 """[bytes] Column chunks that are no further apart are fetched together, with what is between them."""
 RANGE = 8 * MiB
@@ -34,133 +27,6 @@ SLICE = 32 * MiB
 """[bytes] of the file, about, that one stretch of row groups should not exceed: a stretch stays in memory."""
 MOST_SLICES = 64
 """Each stretch reads the footer anew (from memory)."""
-PATIENCE = 10.0
-"""[s] to wait, when a dataset is closed, for threads that still decode what nobody asks for any more."""
-
-
-class Ranges:
-    """Range reads of one object of ``size`` bytes.
-
-    Keeps the object's tail in memory and the first exception of ``read`` in ``error``: pyarrow and DuckDB
-    make texts of exceptions. A read that is short, or shows that the object is longer, is an IntegrityError.
-    """
-
-    def __init__(self, read: Read, size: int, what: str) -> None:
-        self.size, self.what = size, what
-        self.error: BaseException | None = None
-        self._read = read
-        self._tail_start = 0 if size <= WHOLE_BELOW else size - TAIL
-        self._tail: memoryview | None = None
-        self._tail_lock = threading.Lock()
-        self._quiet = threading.Condition()
-        self._closed = False
-        self._reading = self._files = 0
-
-    def read(self, start: int, length: int) -> bytes | memoryview:
-        """Read ``length`` bytes from ``start``, or up to the end."""
-        end = min(start + length, self.size)
-        if end <= start:
-            return b""
-        if start >= self._tail_start:
-            tail = self._read_tail()
-            return tail[start - self._tail_start : end - self._tail_start]
-        if end <= self._tail_start:
-            return self._fetch(start, end - start)
-        head = self._fetch(start, self._tail_start - start)
-        return bytes(head) + self._read_tail()[: end - self._tail_start]
-
-    def open(self) -> RangeFile:
-        """Open a file of its own over these reads; ``close`` waits until nobody holds it any more."""
-        file = RangeFile(self)
-        with self._quiet:
-            self._files += 1
-        weakref.finalize(file, self._dropped).atexit = False
-        return file
-
-    def close(self) -> None:
-        """Refuse further reads, and wait for those under way.
-
-        pyarrow reads ahead in threads of its own. One that still wants to call Python when the interpreter
-        ends aborts the process, and one that still reads makes an account of bytes untrue.
-        """
-        with self._quiet:
-            self._closed = True
-            self._quiet.wait_for(lambda: not self._reading)
-            self._quiet.wait_for(lambda: not self._files, PATIENCE)
-
-    def _dropped(self) -> None:
-        with self._quiet:
-            self._files -= 1
-            self._quiet.notify_all()
-
-    def _read_tail(self) -> memoryview:
-        with self._tail_lock:
-            if self._tail is None:
-                # A byte more than there should be: so the size is proven without a request of its own.
-                self._tail = memoryview(self._fetch(self._tail_start, self.size - self._tail_start, beyond=1))
-            return self._tail
-
-    def _fetch(self, start: int, length: int, beyond: int = 0) -> bytes | memoryview:
-        with self._quiet:
-            if self._closed:
-                raise ValueError(f"{self.what} is not read any more")
-            self._reading += 1
-        try:
-            body = self._read(start, length + beyond)
-            self._check_length(len(body), start, length)
-        except BaseException as error:
-            self.error = self.error or error
-            raise
-        finally:
-            with self._quiet:
-                self._reading -= 1
-                self._quiet.notify_all()
-        return body
-
-    def _check_length(self, found: int, start: int, length: int) -> None:
-        if found == length:
-            return
-        less = "ends before" if found < length else "goes on beyond"
-        raise IntegrityError(
-            f"{self.what} {less} the {self.size:,} bytes that it should have (asked for {length:,} from "
-            f"{start:,}, got {found:,}): it is damaged, or the ref is of something else. Store the same data "
-            "again to replace it."
-        )
-
-
-class RangeFile:
-    """A seekable read-only file over ``Ranges``, as much of one as ``pyarrow.PythonFile`` needs.
-
-    pyarrow locks each such file while it reads: what should be fetched at the same time needs several.
-    """
-
-    closed = False
-
-    def __init__(self, ranges: Ranges) -> None:
-        self._ranges, self._position = ranges, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        base = (0, self._position, self._ranges.size)[whence]
-        self._position = base + offset
-        return self._position
-
-    def read(self, length: int = -1) -> bytes | memoryview:
-        length = self._ranges.size - self._position if length < 0 else length
-        body = self._ranges.read(self._position, length)
-        self._position += len(body)
-        return body
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to give back."""
 
 
 class BlobDataset(ds.FileSystemDataset):  # type: ignore[misc]
@@ -180,6 +46,7 @@ class BlobDataset(ds.FileSystemDataset):  # type: ignore[misc]
         )
         self._format = ds.ParquetFileFormat(default_fragment_scan_options=options)
         try:
+            _check_chunks(self._ranges)
             self._whole = self._fragment(RangeFile(self._ranges))
             schema = _visible(self._whole.physical_schema, what)
         except Exception as error:
@@ -222,7 +89,9 @@ class BlobDataset(ds.FileSystemDataset):  # type: ignore[misc]
 
     def _part(self, parts: list[list[int]]) -> Any:
         # `subset` sorts the groups; `make_fragment(row_groups=...)` takes them in the order of a set.
-        opened = [self._fragment(self._ranges.open()).subset(row_group_ids=groups) for groups in parts]
+        opened = [
+            self._fragment(self._ranges.open(RangeFile)).subset(row_group_ids=groups) for groups in parts
+        ]
         return ds.FileSystemDataset(opened, self.schema, self._format)
 
     def _fragment(self, file: RangeFile) -> Any:
@@ -285,6 +154,46 @@ def stretches(groups: Sequence[int], group_size: int, workers: int) -> list[list
     count = min(len(rest), wanted)
     cuts = [len(rest) * number // count for number in range(count + 1)] if count else []
     return [part for part in (first, *(list(rest[a:b]) for a, b in pairwise(cuts))) if part]
+
+
+class _RefusedError(Exception):
+    """Raised instead of reading more than the footer."""
+
+
+class _FooterFile(RangeFile):
+    """A file of which nothing is read once the footer is known."""
+
+    refusing = False
+
+    def read(self, length: int = -1) -> bytes | memoryview:
+        if self.refusing:
+            raise _RefusedError
+        return super().read(length)
+
+
+def _check_chunks(ranges: Ranges) -> None:
+    """Look at what the footer says of each column chunk, or raise an error of pyarrow's.
+
+    pyarrow 26 ends the whole process (``std::terminate``) if it meets damage there while it applies a filter,
+    or is asked from Python. Planning to read everything at once meets it too, and raises; types it compares
+    only where statistics are used.
+    """
+    file = ranges.open(_FooterFile)
+    opened = pq.ParquetFile(pa.PythonFile(file, mode="r"), pre_buffer=True)
+    file.refusing = True
+    try:
+        opened.read(use_threads=False)
+    except _RefusedError as refused:
+        refused.with_traceback(
+            None
+        )  # pyarrow keeps it, and it would keep this frame, and so pyarrow's reader
+    types = [
+        opened.metadata.schema.column(number).physical_type for number in range(opened.metadata.num_columns)
+    ]
+    for group in map(opened.metadata.row_group, range(opened.metadata.num_row_groups)):
+        for number, expected in enumerate(types):
+            if group.column(number).physical_type != expected:
+                raise pa.ArrowInvalid(f"a chunk of column {number} is not of the column's type, {expected}")
 
 
 def _visible(schema: Any, what: str) -> Any:

@@ -38,6 +38,8 @@ def frame_of(table: Any) -> pd.DataFrame:
 def _series(column: Any) -> Any:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if pa.types.is_decimal(column.type) and column.type.bit_width < 128:  # pyarrow 19 cannot convert those
+        column = column.cast(pa.decimal128(column.type.precision, column.type.scale))
     if pa.types.is_interval(column.type):
         return _durations(column)
     nullable = _NULLABLE.get(column.type) if column.null_count else None

@@ -30,7 +30,7 @@ from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.observed import CountingStore
 from mltrack_tasks.stores.s3 import S3Store
-from mltrack_tasks.tables import ranges
+from mltrack_tasks.tables import rangefile
 from tests.floor3.conftest import Place
 
 RUNS = pd.DataFrame({"run": ["a", "b", "c"], "accuracy": [0.85, 0.91, 0.95], "n": [1, 2, 3]})
@@ -98,7 +98,7 @@ def test_a_small_table_is_one_request(store: Store) -> None:
 def test_a_result_prints_what_it_cost_and_no_rows(store: Store) -> None:
     result = query_data(store, store_data(store, RUNS), "SELECT run FROM s3object WHERE n > 1")
     size = f"{result.bytes_stored:,}"
-    text = f"2 rows x 1 columns; read {size} of {size} bytes stored (100.0%) in 1 requests"
+    text = f"2 rows x 1 columns; read {size} of {size} bytes stored (100.0%) in 1 request"
     assert (str(result), repr(result)) == (text, f"<QueryResult {text}>")
     with pytest.raises(AttributeError):
         result.requests = 2  # type: ignore[misc]
@@ -414,7 +414,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("rows", [3_000, 60_000], ids=["one read", "several"])
 def test_damage_is_noticed(place: Place, kind: str, verify: bool, rows: int) -> None:
     ref = store_data(place.store, sorted_frame(rows, 4), "d")
-    assert (ref.size_bytes <= ranges.WHOLE_BELOW) == (rows == 3_000)
+    assert (ref.size_bytes <= rangefile.WHOLE_BELOW) == (rows == 3_000)
     body = place.raw.get(ref.storage_path)
     assert body is not None
     place.raw.put(ref.storage_path, DAMAGES[kind](body))

@@ -56,7 +56,7 @@ def test_a_selective_query_reads_under_5_percent(large: tuple[Store, DataRef, pd
     assert set(counting.calls) == {"get_range"}
     assert result.bytes_stored == ref.size_bytes
     assert result.bytes_read < 0.05 * ref.size_bytes
-    assert result.requests <= 4
+    assert result.requests <= 5  # the end of the file, and 2 columns in at most 2 row groups
     print(result)
 
 
@@ -94,7 +94,8 @@ def test_what_is_wrong_with_a_blob(
     ref = store_data(store, RUNS, "runs")
     body = raw.get(ref.storage_path)
     assert body is not None
-    raw.put(ref.storage_path, body[:10] + bytes([body[10] ^ 1]) + body[11:])
+    page = body.index(np.float64(0.93).tobytes())
+    raw.put(ref.storage_path, body[:page] + bytes([body[page] ^ 1]) + body[page + 1 :])
     for verify in (False, True):
         with pytest.raises(IntegrityError, match=ref.hash):
             query_data(store, ref, "SELECT * FROM s3object", verify=verify)
