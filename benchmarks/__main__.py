@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import memory, query, small_put
+from benchmarks import catalog, memory, query, small_put
 from benchmarks.server import target
 
-ALL = {"small_put": small_put.run, "memory": memory.run, "query": query.run}
+ALL = {
+    "small_put": small_put.run,
+    "memory": memory.run,
+    "query": query.run,
+    "catalog": catalog.run,
+}
 
 
 def main(names: list[str]) -> int:

@@ -95,15 +95,20 @@ def escape(value: Any, *, what: str = "value", depth: int = 0) -> Any:
     )
 
 
-def unescape(value: Any, *, what: str = "JSON value") -> Any:
-    """Map plain JSON back onto the user's value. Raises IntegrityError on an unknown ``$`` form."""
+def unescape(value: Any, *, what: str = "JSON value", depth: int = 0) -> Any:
+    """Map plain JSON back onto the user's value.
+
+    Raises IntegrityError on an unknown ``$`` form, and on whatever ``escape`` would not take again.
+    """
+    if depth > MAX_DEPTH:
+        raise IntegrityError(f"{what} is nested more than {MAX_DEPTH} levels deep; this library writes none.")
     if isinstance(value, list):
-        return [unescape(v, what=what) for v in value]
+        return [unescape(v, what=what, depth=depth + 1) for v in value]
     if not isinstance(value, dict):
-        return value
+        return _written(value, what)
     if set(value) == {"$f"} and isinstance(value["$f"], str) and value["$f"] in _NON_FINITE:
         return _NON_FINITE[value["$f"]]
-    return {_unescape_key(k, what): unescape(v, what=what) for k, v in value.items()}
+    return {_unescape_key(k, what): unescape(v, what=what, depth=depth + 1) for k, v in value.items()}
 
 
 def _escape_items(value: dict[Any, Any], what: str, depth: int) -> Iterable[tuple[str, Any]]:
@@ -118,6 +123,14 @@ def _escape_items(value: dict[Any, Any], what: str, depth: int) -> Iterable[tupl
             ("$" + key if key.startswith("$") else key),
             escape(item, what=f"{what}[{key!r}]", depth=depth + 1),
         )
+
+
+def _written(value: Any, what: str) -> Any:
+    """Admit a scalar as ``escape`` does (``loads`` has looked at texts already); IntegrityError otherwise."""
+    try:
+        return _printable_int(value, what) if type(value) is int else value
+    except InvalidInputError as error:
+        raise IntegrityError(f"{error} This library writes none.") from error
 
 
 def _unescape_key(key: str, what: str) -> str:

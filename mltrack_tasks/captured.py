@@ -10,19 +10,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NoReturn
 
 from mltrack_tasks import canonical, layout
 from mltrack_tasks.blobs import require_blob
-from mltrack_tasks.content import resolve_ref
-from mltrack_tasks.deletions import Writer, hold
+from mltrack_tasks.content import writer_of
+from mltrack_tasks.deletions import hold
 from mltrack_tasks.errors import ArchivedError, IntegrityError, InvalidInputError, MLTrackError, NotFoundError
 from mltrack_tasks.events import Observe, log_event, logger
 from mltrack_tasks.records import MAX_RECORD_SIZE, RunManifest
-from mltrack_tasks.refs import DataRef, is_ref_text
+from mltrack_tasks.refs import DataRef
 from mltrack_tasks.run_inputs import (
     checked_id,
     checked_metrics,
@@ -33,7 +32,6 @@ from mltrack_tasks.run_inputs import (
 )
 from mltrack_tasks.runs import store_run
 from mltrack_tasks.stores.base import Store
-from mltrack_tasks.values import write_value
 
 MANIFEST_ROOM = MAX_RECORD_SIZE // 2 - 1024 * 1024
 """[bytes] of a manifest for params, metrics and tags, and as much for refs and inlined values.
@@ -94,6 +92,7 @@ class CapturedRun:
         self._value_room = _Room("params, metrics and tags", "Put large values into data.")
         self._thing_room = _Room("refs and small values", "Log fewer, larger pieces of data.")
         self._lock, self._ended = threading.Lock(), False
+        self._ending = threading.Lock()
         if tags is not None:
             self.set_tags(tags)
 
@@ -136,14 +135,17 @@ class CapturedRun:
     def end(self, status: str = "finished") -> RunManifest:
         """Write the manifest -> it; a run of this id that is there gets a new revision.
 
-        If data that was logged is gone or damaged by now (a run that outlasts the grace period of garbage
-        collection twice), the run is stored without it, as failed, and NotFoundError names it.
+        Nothing more can be logged from here on. If it fails, call it again. If data that was logged is gone
+        or damaged by now (a run that outlasts the grace period of garbage collection twice), the run is
+        stored without it, as failed, and NotFoundError names it.
         """
-        with self._lock:
-            self._require_going_on()
-            self._ended = True
-        self.manifest = self._context.copy().run(self._write_manifest, status)
-        return self.manifest
+        with self._ending:
+            if self.manifest is not None:
+                self._require_going_on()
+            with self._lock:
+                self._ended = True
+            self.manifest = self._context.copy().run(self._write_manifest, status)
+            return self.manifest
 
     def conclude(self, error: BaseException | None) -> None:
         """End the run with the status of how its program ended, unless ``end`` was called before.
@@ -153,7 +155,7 @@ class CapturedRun:
         """
         status = status_of(error)
         try:
-            if not self._ended:
+            if self.manifest is None:
                 self.end(status)
         except Exception as failure:
             if error is None or status == "finished":
@@ -180,7 +182,8 @@ class CapturedRun:
         """Write and pin a blob, then remember its ref; of small JSON in ``data`` the value, to inline it."""
         things = {group: checked_things({name: thing}, group)}
         self._require_going_on()
-        write = partial(hold, self._store, [self._writer(name, thing)], self._pin_key, observe=self._observe)
+        writer = writer_of(self._store, thing, name)
+        write = partial(hold, self._store, [writer], self._pin_key, observe=self._observe)
         [ref] = self._context.copy().run(write)
         kept = _copies(inlined(things)) if group == "data" else {}
         size = len(canonical.dumps({name: ref.to_json()})) + len(canonical.dumps_value(kept))
@@ -189,18 +192,6 @@ class CapturedRun:
             self._thing_room.take({(group, name): size})
             self._things[group][name] = kept.get(name, ref)
         return ref
-
-    def _writer(self, name: str, thing: Any) -> Writer:
-        """What makes sure of one blob: a ref must be there already, anything else is written."""
-
-        def write(observe: Observe) -> DataRef:
-            if not isinstance(thing, DataRef) and not is_ref_text(thing):
-                return write_value(self._store, thing, name, observe)
-            ref = resolve_ref(self._store, thing)
-            require_blob(self._store, ref.hash, ref.format, ref.size_bytes)
-            return replace(ref, name=name)
-
-        return write
 
     def _pin_key(self, digest: str) -> str:
         return layout.run_pin_key(digest, self.run_id)

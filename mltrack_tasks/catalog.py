@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from mltrack_tasks import events
-from mltrack_tasks.errors import FormatError, IntegrityError, NotFoundError
+from mltrack_tasks.errors import ArchivedError, FormatError, IntegrityError, NotFoundError
 from mltrack_tasks.events import Event, Observe, log_event
+from mltrack_tasks.manifests import latest_revision, read_manifest
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.runlog import Revision, log_entries, newest_manifests, read_revisions
 from mltrack_tasks.snapshots import Snapshot, latest_snapshot, read_parts
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.tables import runrows
 
+UNREADABLE = (ArchivedError, FormatError, IntegrityError, NotFoundError)
+"""What makes a catalogue useless for now; every manifest is read instead."""
 MANY = 1_000
 """New runs from which on a reading says that a compaction is due."""
 _LOOKS = 3
@@ -39,7 +42,17 @@ def current_manifests(store: Store, *, observe: Observe = log_event) -> list[Run
 
     Runs whose current manifest is damaged are left out with a warning in the log.
     """
-    return runrows.manifests_of(current_rows(store, observe=observe))
+    return manifests_in(store, current_rows(store, observe=observe))
+
+
+def manifests_in(store: Store, rows: Any) -> list[RunManifest]:
+    """Read the manifests that rows were made of, in their order; of a bad row, the run's own manifest."""
+    try:
+        return runrows.manifests_of(rows)
+    except (IntegrityError, FormatError) as error:
+        events.logger.warning("manifests are read one by one: %s", error)
+    found = (_manifest_in(store, rows[number : number + 1]) for number in range(len(rows)))
+    return [manifest for manifest in found if manifest is not None]
 
 
 def current_rows(store: Store, *, observe: Observe = log_event) -> Any:
@@ -51,9 +64,8 @@ def current_rows(store: Store, *, observe: Observe = log_event) -> Any:
     entries = log_entries(store)
     try:
         base, tables = read_catalog(store)
-    except (IntegrityError, FormatError, NotFoundError) as error:
-        told = {"reason": str(error), "advice": "compact_catalog(rebuild=True) makes it anew"}
-        observe(Event(events.CATALOG_UNREADABLE, store.location, told))
+    except UNREADABLE as error:
+        observe(Event(events.CATALOG_UNREADABLE, store.location, {"reason": str(error)}))
         base, tables = Snapshot(), []
     rows = runrows.newest(tables)
     new = beyond(rows, entries) if base.number else newest_manifests(store)
@@ -92,3 +104,15 @@ def beyond(rows: Any, entries: Sequence[Revision]) -> list[Revision]:
     """The entries that rows do not cover: of another run, or a higher revision."""
     known = runrows.revisions(rows)
     return [entry for entry in entries if entry.number > known.get(entry.run_id, 0)]
+
+
+def _manifest_in(store: Store, row: Any) -> RunManifest | None:
+    try:
+        return runrows.manifests_of(row)[0]
+    except (IntegrityError, FormatError):
+        (run_id,) = runrows.revisions(row)
+    try:
+        return read_manifest(store, run_id, latest_revision(store, run_id))
+    except UNREADABLE as error:
+        events.logger.warning("left out: %s", error)
+        return None

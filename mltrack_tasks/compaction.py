@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from mltrack_tasks import events, layout
 from mltrack_tasks.catalog import News, beyond, read_catalog, read_news
-from mltrack_tasks.errors import AccessError, IntegrityError, NotFoundError, TransientError
+from mltrack_tasks.errors import AccessError, ArchivedError, IntegrityError, NotFoundError, TransientError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.recordstore import ensure
 from mltrack_tasks.runlog import Revision, log_entries, newest_manifests
@@ -29,10 +30,10 @@ from mltrack_tasks.snapshots import (
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.tables import runrows
 
-PART_LIMIT = 64 * 1024 * 1024
-"""[bytes] up to which parts are merged: each is one request, in memory, and some 300,000 runs."""
+PART_ROWS = 200_000
+"""Rows of a part at most: each is one request, some 30 MB, and in memory as a whole."""
 GRACE = timedelta(days=1)
-"""How long old snapshots and parts stay, for readers that are at them and compactions that lost."""
+"""How long snapshots and parts stay once superseded, for readers and compactions that are at them."""
 ABANDONED = timedelta(days=30)
 """After this an entry of the log without a manifest is taken for that of a writer that died."""
 _TRIES = 8
@@ -65,22 +66,24 @@ class CompactionReport:
 
 @dataclass(frozen=True)
 class _Work:
-    """The state that one try begins from."""
+    """The state that one try begins from, in the order in which it was read."""
 
+    entries: list[Revision]
     base: Snapshot
-    tables: tuple[Any, ...]
-    entries: tuple[Revision, ...]
-    whole: bool
-    """Whether every manifest is read, and not only what the log names."""
+    tables: list[Any]
+    anew: bool
+    """Whether the new snapshot keeps nothing of the base."""
+    manifests: list[Revision]
 
 
 def compact_catalog(store: Store, *, rebuild: bool = False, observe: Observe = log_event) -> CompactionReport:
     """Bring the catalogue up to date -> what was done. Nothing new: nothing is written.
 
-    The first time, with ``rebuild``, and where the catalogue is damaged, all manifests are read; otherwise
-    what the run log names. Needs s3:DeleteObject to remove what is superseded: without it the report says so
-    (``log_kept``) and reading costs more requests. Raises FormatError if a newer version of this library made
-    the catalogue, TransientError if other compactions kept winning.
+    Lists all manifests and reads those that the newest snapshot does not cover, also ones that the run log
+    does not name (of a restored or copied store). With ``rebuild``, and where the catalogue is damaged, reads
+    all. Needs s3:DeleteObject to remove what is superseded: without it the report says so (``log_kept``) and
+    reading costs more requests. Raises FormatError if a newer version of this library made the catalogue,
+    TransientError if other compactions kept winning.
     """
     for _ in range(_TRIES):
         report = _try(store, rebuild, observe)
@@ -90,18 +93,17 @@ def compact_catalog(store: Store, *, rebuild: bool = False, observe: Observe = l
     raise TransientError(f"Other compactions of {store.location} were faster {_TRIES} times. Try again.")
 
 
-def merged_count(rows: Sequence[int], sizes: Sequence[int], added: int) -> int:
-    """How many of the last parts to merge with ``added`` new rows, given each part's rows and bytes.
+def merged_count(rows: Sequence[int], added: int) -> int:
+    """How many of the last parts to merge with ``added`` new rows, given the rows of each part.
 
     A part is merged while it has less than twice the rows of what comes after it: so parts shrink
     geometrically, their number grows with the logarithm of the rows, and a row is rewritten as often.
     """
-    count, total, weight = 0, added, 0
-    for part_rows, size in zip(reversed(rows), reversed(sizes), strict=True):
-        weight += size
-        if part_rows >= 2 * total or weight > PART_LIMIT:
+    count, total = 0, added
+    for size in reversed(rows):
+        if size >= 2 * total or size + total > PART_ROWS:
             break
-        total += part_rows
+        total += size
         count += 1
     return count
 
@@ -110,56 +112,61 @@ def _try(store: Store, rebuild: bool, observe: Observe) -> CompactionReport | No
     """Compact once; None if another compaction committed first."""
     work = _begin(store, rebuild, observe)
     known = runrows.newest(work.tables)
-    wanted = newest_manifests(store) if work.whole else beyond(known, work.entries)
-    news = read_news(store, wanted, observe)
-    if not len(news.rows) and not work.whole:
-        covered = _covered(known, work.entries)
-        return _clean(store, _report(work.base, known, news), covered)
+    news = read_news(store, beyond(known, work.manifests), observe)
+    _keep_in_log(store, work.entries, news.damaged)
+    if not len(news.rows) and not work.anew:
+        if max(snapshot_numbers(store), default=0) != work.base.number:
+            return None
+        return _clean(store, _report(work, work.base, known, news), _covered(known, work.entries))
     parts, rows = _new_parts(store, work, news)
-    if work.whole:
-        for revision in news.damaged:  # no log entry may name it any more, and it may be mended
-            ensure(store, layout.log_key(datetime.now(UTC), revision.run_id, revision.number))
-    if not commit(store, work.base.number + 1, parts):
+    snapshot = Snapshot(work.base.number + 1, tuple(parts))
+    if not commit(store, snapshot.number, parts):
         return None
-    report = _report(Snapshot(work.base.number + 1, tuple(parts)), rows, news)
-    return _sweep(store, report, _covered(rows, work.entries), () if work.whole else news.missing)
+    return _sweep(store, work, _report(work, snapshot, rows, news), _covered(rows, work.entries))
 
 
 def _begin(store: Store, rebuild: bool, observe: Observe) -> _Work:
-    entries = tuple(log_entries(store))
-    if rebuild:
-        return _Work(Snapshot(max(snapshot_numbers(store), default=0)), (), entries, whole=True)
+    entries = log_entries(store)
     try:
         base, tables = read_catalog(store)
-    except (IntegrityError, NotFoundError) as error:
+    except (ArchivedError, IntegrityError, NotFoundError) as error:
         observe(Event(events.CATALOG_UNREADABLE, store.location, {"reason": str(error)}))
-        return _Work(Snapshot(max(snapshot_numbers(store), default=0)), (), entries, whole=True)
-    return _Work(base, tuple(tables), entries, whole=base.number == 0)
+        base, tables = Snapshot(max(snapshot_numbers(store), default=0)), []
+        rebuild = True
+    if rebuild:
+        base, tables = Snapshot(base.number), []
+    return _Work(entries, base, tables, rebuild or base.number == 0, newest_manifests(store))
+
+
+def _keep_in_log(store: Store, entries: Sequence[Revision], damaged: Sequence[Revision]) -> None:
+    """See that the log names what could not be read: readers then know, and find it when it is mended."""
+    named = {(entry.run_id, entry.number) for entry in entries}
+    for revision in damaged:
+        if (revision.run_id, revision.number) not in named:
+            ensure(store, layout.log_key(datetime.now(UTC), revision.run_id, revision.number))
 
 
 def _new_parts(store: Store, work: _Work, news: News) -> tuple[list[Part], Any]:
-    """Write the part of the new rows, merged with the last ones -> all parts of the snapshot, all rows."""
+    """Write the parts of the new rows, merged with the last ones -> all parts of the snapshot, all rows."""
     old = list(work.base.parts)
-    count = merged_count([part.rows for part in old], [part.size_bytes for part in old], len(news.rows))
-    kept = len(old) - count
+    kept = len(old) - merged_count([part.rows for part in old], len(news.rows))
     table = runrows.newest([*work.tables[kept:], news.rows])
-    parts = [*old[:kept], *([write_part(store, table)] if len(table) else [])]
-    return parts, runrows.newest([*work.tables[:kept], table])
+    cuts = range(0, len(table), PART_ROWS)
+    written = [write_part(store, table[start : start + PART_ROWS]) for start in cuts]
+    return [*old[:kept], *written], runrows.newest([*work.tables[:kept], table])
 
 
-def _sweep(
-    store: Store, report: CompactionReport, covered: list[str], missing: Sequence[Revision]
-) -> CompactionReport:
+def _sweep(store: Store, work: _Work, report: CompactionReport, covered: list[str]) -> CompactionReport:
     """Remove what the new snapshot supersedes, by the store's own clock."""
     numbers = snapshot_numbers(store)
     own = numbers.get(report.snapshot)
     if own is None or max(numbers) > report.snapshot:
         return report  # a newer one is at work, and removes what ours covers too
-    abandoned = [each.key for each in missing if own.modified - each.modified > ABANDONED]
+    abandoned = [each.key for each in _missing(work) if own.modified - each.modified > ABANDONED]
     old = [
         number
-        for number, stat in numbers.items()
-        if number < report.snapshot and own.modified - stat.modified > GRACE
+        for number, successor in pairwise(sorted(numbers))
+        if own.modified - numbers[successor].modified > GRACE
     ]
     kept = [number for number in numbers if number not in old]
     parts = list(old_parts(store, own.modified - GRACE, kept))
@@ -183,7 +190,13 @@ def _covered(rows: Any, entries: Sequence[Revision]) -> list[str]:
     return [entry.key for entry in entries if entry.number <= known.get(entry.run_id, 0)]
 
 
-def _report(snapshot: Snapshot, rows: Any, news: News) -> CompactionReport:
+def _missing(work: _Work) -> list[Revision]:
+    """Entries of the log without a manifest: revisions have no gaps, so it would be among the newest."""
+    newest = {each.run_id: each.number for each in work.manifests}
+    return [entry for entry in work.entries if entry.number > newest.get(entry.run_id, 0)]
+
+
+def _report(work: _Work, snapshot: Snapshot, rows: Any, news: News) -> CompactionReport:
     return CompactionReport(
         snapshot=snapshot.number,
         runs=len(rows),
@@ -191,5 +204,5 @@ def _report(snapshot: Snapshot, rows: Any, news: News) -> CompactionReport:
         parts=len(snapshot.parts),
         size_bytes=sum(part.size_bytes for part in snapshot.parts),
         damaged=tuple(revision.run_id for revision in news.damaged),
-        missing=tuple(revision.run_id for revision in news.missing),
+        missing=tuple(revision.run_id for revision in _missing(work)),
     )

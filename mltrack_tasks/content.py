@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mltrack_tasks import canonical, codecs, events, layout
-from mltrack_tasks.blobs import read_blob, stream_blob
+from mltrack_tasks.blobs import read_blob, require_blob, stream_blob
 from mltrack_tasks.deletions import Writer, hold
 from mltrack_tasks.delivery import deliver
 from mltrack_tasks.digest import sha256_hex
@@ -18,7 +18,7 @@ from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.records import NamedData
 from mltrack_tasks.recordstore import create_record, read_record
-from mltrack_tasks.refs import DataRef, parse_ref
+from mltrack_tasks.refs import DataRef, is_ref_text, parse_ref
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.files import checked_path
 from mltrack_tasks.values import write_file, write_value
@@ -127,6 +127,19 @@ def forget_data(store: Store, name: str, *, observe: Observe = log_event) -> lis
     store.delete(keys)
     observe(Event(events.DATA_FORGOTTEN, name, {"records": len(keys)}))
     return sorted(held.values(), key=lambda item: item.stored_at)
+
+
+def writer_of(store: Store, thing: Any, name: str) -> Writer:
+    """Give what makes sure of one blob of a run: a ref must be there already, anything else is written."""
+
+    def write(observe: Observe) -> DataRef:
+        if not isinstance(thing, DataRef) and not is_ref_text(thing):
+            return write_value(store, thing, name, observe)
+        ref = resolve_ref(store, thing)
+        require_blob(store, ref.hash, ref.format, ref.size_bytes)
+        return replace(ref, name=name)
+
+    return write
 
 
 def resolve_ref(store: Store, ref: DataRef | str) -> DataRef:

@@ -27,11 +27,6 @@ Observe = Callable[[Event], None]
 """Called from the thread that called the operation, never from a worker thread."""
 
 
-def log_event(event: Event) -> None:
-    """Write the event to the library's log: the default observer. Progress is for whoever debugs."""
-    logger.log(logging.DEBUG if event.name == PROGRESS else logging.INFO, "%s", event)
-
-
 BLOB_CREATED = "mltrack.blob.created"
 BLOB_PRESENT = "mltrack.blob.present"
 BLOB_HEALED = "mltrack.blob.healed"
@@ -50,3 +45,18 @@ PROGRESS = "mltrack.progress"
 
 Any number of them may come; whoever shows them thins them out.
 """
+
+_LEVELS = {
+    **dict.fromkeys((BLOB_CREATED, BLOB_PRESENT, PROGRESS), logging.DEBUG),
+    **dict.fromkeys((BLOB_HEALED, CATALOG_BEHIND, CATALOG_UNREADABLE, COLUMNS_LEFT_OUT), logging.WARNING),
+}
+
+
+def log_event(event: Event) -> None:
+    """Write the event to the library's log: the default observer. ``level_of`` says how loudly."""
+    logger.log(level_of(event), "%s", event)
+
+
+def level_of(event: Event) -> int:
+    """The level of ``logging`` at which an event is told; INFO unless it is routine, or bad news."""
+    return _LEVELS.get(event.name, logging.INFO)

@@ -70,9 +70,9 @@ def query_data(
     text. SQL does not tell ``a`` from ``A``: the second of two such columns is called ``A_1``.
 
     The data of every page that is read is checked against the checksum that its writer gave it; this library
-    gives one to each. That finds damage to values, in transit and at rest; but not forgery, and not all damage
-    to the footer, whose names and statistics have no checksum in Parquet. ``verify=True`` first reads the
-    whole of each blob and compares it with its digest.
+    gives one to each. That finds damage to values, in transit and at rest; but not forgery, and not all
+    damage to the footer, whose names and statistics have no checksum in Parquet. ``verify=True`` first reads
+    the whole of each blob and compares it with its digest.
 
     Raises NotFoundError, ArchivedError, IntegrityError (a damaged blob, or another size than the ref's), and
     InvalidInputError: for a ref that is no Parquet, with DuckDB's message for SQL that is malformed or fails,
@@ -86,7 +86,7 @@ def query_data(
         if not _evict(store, refs):
             raise
         frame = _run_anew(counting, refs, sql, verify)
-    stored = sum(found.size_bytes for found in {_key(found): found for found in refs.values()}.values())
+    stored = sum(found.size_bytes for found in refs.values())
     result = QueryResult(frame, counting.received.total(), stored, counting.requests)
     details = {
         "rows": len(frame),
@@ -106,6 +106,7 @@ def query_runs(store: Store, sql: str, *, observe: Observe = log_event) -> Query
     ``inputs`` and ``outputs`` hold refs as text (``tables.runtable`` has the types). In the frame a struct
     that was asked for whole becomes columns such as ``metrics.accuracy``.
 
+    A name with numbers in some runs and text in others is VARCHAR: ``TRY_CAST(params.depth AS INTEGER)``.
     Runs that are newer than the last compaction are included. The catalogue is read whole: 100,000 runs take
     about 1.2 GB of memory. NaN is greater than every number in DuckDB. Raises
     InvalidInputError as ``query_data`` does. Runs whose manifest is damaged are left out with a warning.

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 
 from mltrack_tasks import events, layout
-from mltrack_tasks.errors import FormatError, IntegrityError, NotFoundError
+from mltrack_tasks.errors import ArchivedError, FormatError, IntegrityError, NotFoundError
 from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.manifests import read_manifest
 from mltrack_tasks.parallel import map_ordered
@@ -37,7 +37,7 @@ class Found:
 
     manifests: list[RunManifest] = field(default_factory=list)
     damaged: list[Revision] = field(default_factory=list)
-    """Its manifest cannot be read: by this version, or at all."""
+    """Its manifest cannot be read: by this version, before it is restored from an archive, or at all."""
     missing: list[Revision] = field(default_factory=list)
     """It has no manifest: its writer is still at work, or died."""
 
@@ -84,7 +84,7 @@ def _sort_in(found: Found, revision: Revision, answer: RunManifest | Exception) 
 def _read(store: Store, revision: Revision) -> RunManifest | Exception:
     try:
         return read_manifest(store, revision.run_id, revision.number)
-    except (NotFoundError, IntegrityError, FormatError) as error:
+    except (NotFoundError, ArchivedError, IntegrityError, FormatError) as error:
         return error
 
 

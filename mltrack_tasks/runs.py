@@ -9,16 +9,15 @@ from functools import partial
 from typing import Any
 
 from mltrack_tasks import events, layout
-from mltrack_tasks.blobs import require_blob
-from mltrack_tasks.catalog import current_rows
-from mltrack_tasks.content import resolve_ref
-from mltrack_tasks.deletions import Writer, hold
+from mltrack_tasks.catalog import current_rows, manifests_in
+from mltrack_tasks.content import writer_of
+from mltrack_tasks.deletions import hold
 from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.manifests import latest_revision, read_manifest, write_manifest
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.records import RunManifest
-from mltrack_tasks.refs import DataRef, blob_named, is_ref_text
+from mltrack_tasks.refs import DataRef, blob_named
 from mltrack_tasks.run_inputs import (
     check_contents,
     check_size,
@@ -32,7 +31,6 @@ from mltrack_tasks.run_inputs import (
 from mltrack_tasks.runfilter import run_filter
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.tables import runrows
-from mltrack_tasks.values import write_value
 
 IF_EXISTS = ("raise", "revise")
 
@@ -87,7 +85,7 @@ def store_run(
     check_size(draft)
     check_contents(things)
     places = [(group, name) for group, values in things.items() for name in values]
-    writers = [_writer(store, things[group][name], name) for group, name in places]
+    writers = [writer_of(store, things[group][name], name) for group, name in places]
     held = hold(store, writers, partial(_pin_key, draft.run_id), observe=observe)
     refs: dict[str, dict[str, DataRef]] = {group: {} for group in things}
     for (group, name), ref in zip(places, held, strict=True):
@@ -146,7 +144,7 @@ def list_runs(
     if limit is not None and (type(limit) is not int or limit < 0):
         raise InvalidInputError(f"limit is {limit!r}; give a whole number of runs, or None for all.")
     rows = runrows.newest_first(runrows.select(current_rows(store, observe=observe), wanted))
-    return runrows.manifests_of(rows if limit is None else rows[:limit])
+    return manifests_in(store, rows if limit is None else rows[:limit])
 
 
 def find_runs_by_data(store: Store, ref: DataRef | str, *, observe: Observe = log_event) -> list[str]:
@@ -167,19 +165,6 @@ def find_runs_by_data(store: Store, ref: DataRef | str, *, observe: Observe = lo
 
 def _pin_key(run_id: str, digest: str) -> str:
     return layout.run_pin_key(digest, run_id)
-
-
-def _writer(store: Store, thing: Any, name: str) -> Writer:
-    """What makes sure of one blob of a run: a ref must be there already, anything else is written."""
-
-    def write(observe: Observe) -> DataRef:
-        if not isinstance(thing, DataRef) and not is_ref_text(thing):
-            return write_value(store, thing, name, observe)
-        ref = resolve_ref(store, thing)
-        require_blob(store, ref.hash, ref.format, ref.size_bytes)
-        return replace(ref, name=name)
-
-    return write
 
 
 def _pinning_runs(store: Store, digest: str) -> list[str]:

@@ -25,7 +25,7 @@ from mltrack_tasks.tables import runparts
 
 SNAPSHOTS = f"{layout.CATALOG}snapshots/"
 PARTS = f"{layout.CATALOG}parts/"
-_SNAPSHOT_KEY = re.compile(re.escape(SNAPSHOTS) + r"([0-9]{8})\.json")
+_SNAPSHOT_KEY = re.compile(re.escape(SNAPSHOTS) + r"([0-9]{8,18})\.json")
 _PART_KEY = re.compile(re.escape(PARTS) + r"([0-9a-f]{64})~[0-9a-f]{16}\.parquet")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
@@ -26,14 +25,6 @@ R = TypeVar("R")
 RETRIES = 2
 """Further tries of a task, on TransientError only; each request was tried three times before."""
 
-_LEVELS = {
-    events.BLOB_CREATED: logging.DEBUG,
-    events.BLOB_PRESENT: logging.DEBUG,
-    events.CATALOG_BEHIND: logging.WARNING,
-    events.CATALOG_UNREADABLE: logging.WARNING,
-    events.PROGRESS: logging.DEBUG,
-    events.BLOB_HEALED: logging.WARNING,
-}
 _EMITTED = (
     *(events.BLOB_HEALED, events.DATA_STORED, events.DATA_FORGOTTEN, events.RUN_STORED),
     events.CATALOG_COMPACTED,
@@ -67,7 +58,7 @@ def run_logger() -> Any:
 
 def report(event: Event) -> None:
     """Log an event, and emit the ones that automations may wait for."""
-    run_logger().log(_LEVELS.get(event.name, logging.INFO), "%s", event)
+    run_logger().log(events.level_of(event), "%s", event)
     if event.name in _EMITTED and in_run():
         emit_event(
             event=event.name,

@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("codecs.temporal", "codecs.objects", "codecs.columns", "codecs.index"),
             *("codecs.composites", "codecs.frames"),
             *("tables", "tables.runcells", "tables.runparts", "tables.runrows", "tables.runtable"),
-            *("tables.ranges", "tables.admission", "tables.sandbox", "tables.results"),
+            *("tables.rangefile", "tables.ranges", "tables.admission", "tables.sandbox", "tables.results"),
         ),
     ),
     (

@@ -29,7 +29,7 @@ TIME = pa.timestamp("us", "UTC")
 NUMBER = 1
 """Of the schema. A part with a higher one was written by a newer version."""
 ROW_GROUP_ROWS = 8_192
-"""Rows of a row group. Those of one project lie together, so the wide ``manifest`` can be read in part."""
+"""Rows of a row group; those of one project lie together."""
 
 _FOOTER_KEY = "mltrack"
 

@@ -62,8 +62,9 @@ _ASCII_LOWER = str.maketrans({chr(code): chr(code + 32) for code in range(ord("A
 def sql_table(rows: Any) -> Any:
     """Rows of the catalogue -> the table ``runs``, in their order. Depends on all rows together only.
 
-    DuckDB does not tell ``accuracy`` from ``Accuracy``, so of two such names the one that fewer runs have
-    becomes ``Accuracy_1``; it knows no empty name, which becomes ``_``, and no NUL, which becomes its symbol.
+    DuckDB does not tell ``accuracy`` from ``Accuracy``: of such names the one in lower case keeps its name,
+    else the first, and others become ``Accuracy_1``, whatever the runs. It knows no empty name, which becomes
+    ``_``, and no NUL, which becomes its symbol.
     A group without any name has one field that says so. At most MAX_COLUMNS names a group: see ``left_out``.
     IntegrityError if a cell holds what ``decode_rows`` does not look at: a text that is not of its kind.
     """
@@ -165,9 +166,11 @@ def _struct(named: _Named, size: int, room: _Room, depth: int = 0, present: Any 
             columns[code] = _struct(inner[code], size, room, depth + 1, dicts)
         else:
             columns[code] = _column(named, code, size)
-    labels = dict(
-        zip(chosen, _distinct([_speakable(named.names[code]) for code in chosen], _fold), strict=True)
+    claims = sorted(
+        chosen, key=lambda code: (_fold(named.names[code]) != named.names[code], named.names[code])
     )
+    speakable = [_speakable(named.names[code]) for code in claims]
+    labels = dict(zip(claims, _distinct(speakable, _fold), strict=True))
     ordered = sorted(chosen, key=lambda code: named.names[code])
     fields = [pa.field(labels[code], columns[code].type) for code in ordered]
     mask = None if present is None else pa.array(~present)
@@ -241,6 +244,11 @@ def _is_placeholder(column: Any) -> bool:
 
 def _speakable(name: str) -> str:
     return name.replace("\0", "\N{SYMBOL FOR NULL}") or "_"
+
+
+def _claim(name: str) -> tuple[bool, str]:
+    """Order of names that DuckDB takes for one: lower case first, and what must be called otherwise last."""
+    return name != _fold(name) or name != _speakable(name), name
 
 
 def _fold(name: str) -> str:

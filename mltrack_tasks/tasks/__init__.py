@@ -1,7 +1,8 @@
 """The catalogue of tasks: the plain functions of the library under Prefect, one each.
 
 Every task takes ``store`` last: a block, a block's name, ``s3://bucket/prefix``, a directory, or None for
-what the surroundings name (see ``resolve``). Only refs cross task borders, never the data behind them.
+what the surroundings name (see ``resolve``). Tasks that store give refs: hand those from task to task, and
+not the data behind them.
 """
 
 from __future__ import annotations

@@ -272,12 +272,12 @@ def test_names_that_differ_in_case_only() -> None:
 
 def test_a_name_that_another_would_get() -> None:
     table = table_of({"a": 1, "A": 2, "A_1": 3, "": 4, "_": 5})
-    assert table["params"].to_pylist() == [{"A": 2, "A_1": 3, "a_2": 1, "_": 4, "__1": 5}]
+    assert table["params"].to_pylist() == [{"_": 5, "A_1": 3, "A_2": 2, "__1": 4, "a": 1}]
 
 
 def test_case_collides_inside_dicts_too() -> None:
     table = table_of({"d": {"X": 1}}, {"d": {"x": 2}})
-    assert ask(table, "SELECT params.d.X, params.d.x_1 FROM runs") == [(1, None), (None, 2)]
+    assert ask(table, "SELECT params.d.x, params.d.x_1 FROM runs") == [(None, 1), (2, None)]
 
 
 @pytest.mark.parametrize("group", GROUPS)

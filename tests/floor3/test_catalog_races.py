@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mltrack_tasks import compaction, runs
-from mltrack_tasks.catalog import current_manifests
+from mltrack_tasks.catalog import current_manifests, current_rows
 from mltrack_tasks.compaction import compact_catalog
 from mltrack_tasks.errors import NotFoundError, TransientError
 from mltrack_tasks.layout import log_key
@@ -23,6 +23,7 @@ from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.observed import CountingStore, FaultyStore, SteppedStore
+from mltrack_tasks.tables import runrows
 from tests.floor3 import invariants
 from tests.floor3.interleaving import KilledError, play
 
@@ -231,6 +232,7 @@ def check_readings_agree(store: Store) -> None:
     assert found == expected
     assert [each.provenance for each in found] == [each.provenance for each in expected]
     assert [each.revision for each in found] == [each.revision for each in expected]
+    assert current_rows(store) == runrows.newest([runrows.rows_of(expected)])
 
 
 def test_a_compaction_with_old_snapshots_in_the_way(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_several_refs_are_joined_by_name(store: Store) -> None:
     assert result.bytes_stored == runs.size_bytes + labels.size_bytes
     twice = query_data(store, {"a": runs, "b": runs}, "SELECT count(*) AS c FROM a, b")
     assert twice.frame["c"].tolist() == [9]
-    assert twice.bytes_stored == runs.size_bytes
+    assert twice.bytes_stored == twice.bytes_read == 2 * runs.size_bytes
 
 
 def test_the_account_is_exact(kept: tuple[Store, DataRef]) -> None:

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from mltrack_tasks import compaction, layout, manifests
-from mltrack_tasks.catalog import current_manifests
+from mltrack_tasks.catalog import current_manifests, current_rows
 from mltrack_tasks.compaction import compact_catalog
+from mltrack_tasks.errors import ArchivedError
 from mltrack_tasks.events import CATALOG_UNREADABLE, PROGRESS, Event
 from mltrack_tasks.runlog import log_entries, newest_manifests
 from mltrack_tasks.runs import list_runs, store_run
+from mltrack_tasks.snapshots import commit, write_part
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.observed import SteppedStore
 from tests.floor3.conftest import Place
@@ -58,7 +61,7 @@ def test_an_entry_without_a_manifest_is_kept_and_looked_at_again(store: Store) -
     write_runs(store, [make_run(1)])
     late = make_run(2)
     store.create(layout.log_key(datetime.now(UTC) - timedelta(days=5), late.run_id, 1), b"")
-    assert compact_catalog(store).missing == ()  # the first compaction reads manifests, not the log
+    assert compact_catalog(store).missing == (late.run_id,)
     write_runs(store, [make_run(3)])
     assert compact_catalog(store).missing == (late.run_id,)
     assert [entry.run_id for entry in log_entries(store)] == [late.run_id]
@@ -144,6 +147,104 @@ def test_a_damaged_catalogue_is_passed_over_and_made_anew(memory_place: Place) -
             if made.startswith("catalog/"):
                 raw.delete(made)
         compact_catalog(store)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [b'{"n":' + b"9" * 4_290 + b"}", b'{"n":' + b"[" * 105 + b"]" * 105 + b"}"],
+    ids=["long", "deep"],
+)
+def test_a_value_that_nobody_could_write_hides_its_run_only(params: bytes, memory_place: Place) -> None:
+    store, raw = memory_place.store, memory_place.raw
+    for run_id in ("a", "b"):
+        store_run(store, run_id, storage_mode="flat")
+    body = raw.get("manifests/a.json") or b""
+    raw.put("manifests/a.json", body.replace(b'"params":{}', b'"params":' + params))
+    assert [run.run_id for run in list_runs(store)] == ["b"]
+    assert compact_catalog(store).damaged == ("a",)
+    assert [run.run_id for run in list_runs(store)] == ["b"]
+
+
+class Archiving(SteppedStore):
+    """A store whose lifecycle rule has archived some objects."""
+
+    archived: tuple[str, ...] = ()
+
+    def step(self, verb: str, key: str, size: int, call: Callable[[], Any]) -> Any:
+        if verb in ("get", "get_range") and key.startswith(self.archived):
+            raise ArchivedError(f"{key} is archived in GLACIER.")
+        return call()
+
+
+def test_what_is_archived_is_passed_over(store: Store) -> None:
+    """An archived catalogue hides nothing; an archived manifest hides its run until it is restored."""
+    write_runs(store, [make_run(number) for number in range(3)])
+    compact_catalog(store)
+    archiving = Archiving(store)
+    for archived in ("catalog/parts/", "catalog/snapshots/", "catalog/"):
+        archiving.archived = (archived,)
+        assert len(list_runs(archiving)) == 3
+    archiving.archived = ("manifests/run_000001", "catalog/")
+    assert len(list_runs(archiving)) == 2
+    assert compact_catalog(archiving).damaged == ("run_000001",)
+    archiving.archived = ()
+    assert len(list_runs(archiving)) == 3
+
+
+def test_a_rebuild_across_an_ordinary_compaction_loses_nothing(memory_place: Place) -> None:
+    """The ordinary one still has the old row of a run whose manifest the rebuild found damaged."""
+    store, raw = memory_place.store, memory_place.raw
+    write_runs(store, [make_run(1), make_run(2)])
+    compact_catalog(store)
+    key = layout.manifest_key("run_000001")
+    intact = raw.get(key) or b""
+    raw.put(key, b"{}")
+
+    class Crossing(SteppedStore):
+        begun = False
+
+        def step(self, verb: str, key: str, size: int, call: Callable[[], Any]) -> Any:
+            if key == "manifests/" and not self.begun:
+                self.begun = True
+                compact_catalog(self.inner, rebuild=True)
+            return call()
+
+    compact_catalog(Crossing(store))
+    assert [run.run_id for run in list_runs(store)] == ["run_000002"]
+    raw.put(key, intact)
+    assert {run.run_id for run in list_runs(store)} == {"run_000001", "run_000002"}
+
+
+def test_a_manifest_that_the_log_does_not_name_is_taken_up(store: Store) -> None:
+    """Of a store that was restored, or copied with an older catalogue."""
+    write_runs(store, [make_run(1)])
+    compact_catalog(store)
+    write_runs(store, [make_run(2)])
+    store.delete([entry.key for entry in log_entries(store)])
+    assert compact_catalog(store).added == 1
+    assert len(list_runs(store)) == 2
+
+
+def test_a_forged_row_is_read_from_its_manifest(memory_place: Place) -> None:
+    store, raw = memory_place.store, memory_place.raw
+    write_runs(store, [make_run(1), make_run(2)])
+    rows = current_rows(store)
+    bodies = rows["manifest"].to_pylist()
+    forged = [bodies[0].replace(b'"format":1', b'"format":2'), bodies[1]]
+    column = rows.schema.get_field_index("manifest")
+    bad = rows.set_column(column, rows.schema.field(column), pa.array(forged, pa.large_binary()))
+    assert commit(store, 1, [write_part(store, bad)])
+    assert list_runs(store) == [make_run(2), make_run(1)]
+    raw.delete("manifests/run_000001.json" if b"run_000001" in forged[0] else "manifests/run_000002.json")
+    assert len(list_runs(store)) == 1
+
+
+def test_numbers_beyond_eight_digits(store: Store) -> None:
+    write_runs(store, [make_run(1)])
+    assert commit(store, 99_999_999, [])
+    for number in (100_000_000, 100_000_001):
+        assert compact_catalog(store, rebuild=True).snapshot == number
+    assert len(list_runs(store)) == 1
 
 
 DAMAGE: list[tuple[str, Callable[[bytes], bytes | None]]] = [
