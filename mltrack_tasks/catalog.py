@@ -110,9 +110,9 @@ def _manifest_in(store: Store, row: Any) -> RunManifest | None:
     try:
         return runrows.manifests_of(row)[0]
     except (IntegrityError, FormatError):
-        (run_id,) = runrows.revisions(row)
+        ((run_id, revision),) = runrows.revisions(row).items()
     try:
-        return read_manifest(store, run_id, latest_revision(store, run_id))
+        return read_manifest(store, run_id, max(revision, latest_revision(store, run_id)))
     except UNREADABLE as error:
         events.logger.warning("left out: %s", error)
         return None

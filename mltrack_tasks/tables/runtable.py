@@ -166,9 +166,7 @@ def _struct(named: _Named, size: int, room: _Room, depth: int = 0, present: Any 
             columns[code] = _struct(inner[code], size, room, depth + 1, dicts)
         else:
             columns[code] = _column(named, code, size)
-    claims = sorted(
-        chosen, key=lambda code: (_fold(named.names[code]) != named.names[code], named.names[code])
-    )
+    claims = sorted(chosen, key=lambda code: _claim(named.names[code]))
     speakable = [_speakable(named.names[code]) for code in claims]
     labels = dict(zip(claims, _distinct(speakable, _fold), strict=True))
     ordered = sorted(chosen, key=lambda code: named.names[code])

@@ -28,6 +28,7 @@ from mltrack_tasks import (
     tasks,
 )
 from mltrack_tasks.stores import retry
+from mltrack_tasks.tasks import data, runs
 from tests.servers.faultproxy import Answer, Fault, FaultProxy
 
 ALL = {
@@ -48,15 +49,16 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How often a task body ran: each run opens its store once."""
-    opened = tasks.open_store
-    runs: list[Any] = []
+    opened = data.open_store
+    seen: list[Any] = []
 
     def counting(store: Any) -> Any:
-        runs.append(store)
+        seen.append(store)
         return opened(store)
 
-    monkeypatch.setattr(tasks, "open_store", counting)
-    return lambda: len(runs)
+    for module in (data, runs):
+        monkeypatch.setattr(module, "open_store", counting)
+    return lambda: len(seen)
 
 
 def test_there_are_tasks() -> None:
