@@ -9,6 +9,8 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 FLOORS := tests/floor0 tests/floor1 tests/floor2 tests/floor3
 STAGES := tests/e2e tests/real
+# Files of tests side by side, each in one process: most of a test is waiting or one core's work.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 ARGS ?=
 # A choice of tests may lie in one part alone; pytest ends with 5 where it is left with none.
 NONE_IS_FINE = $(if $(ARGS),|| [ $$? -eq 5 ])
@@ -33,9 +35,9 @@ demo: $(READY) ## the main job on an S3 inside the process, nothing to configure
 	$(BIN)/python examples/s3_integration_demo.py $(ARGS)
 
 test: $(READY) ## the tests, lowest floors first; ARGS="-k name" is passed on to pytest
-	$(BIN)/python -m pytest $(FLOORS) -m 'not network' $(ARGS) $(NONE_IS_FINE)
-	$(BIN)/python -m pytest $(FLOORS) -m network $(ARGS) $(NONE_IS_FINE)
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(FLOORS) $(STAGES)) $(ARGS) $(NONE_IS_FINE)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(FLOORS) -m 'not network' $(ARGS) $(NONE_IS_FINE)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(FLOORS) -m network $(ARGS) $(NONE_IS_FINE)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(addprefix --ignore=,$(FLOORS) $(STAGES)) $(ARGS) $(NONE_IS_FINE)
 
 e2e: $(READY) ## the end-to-end tests: the demo, the examples, a Prefect server
 	$(BIN)/python -m pytest tests/e2e $(ARGS)

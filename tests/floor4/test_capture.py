@@ -478,7 +478,7 @@ def a_flow() -> None: ...
         (3, "is not a function"),
         ("train", "is not a function"),
     ],
-    ids=repr,
+    ids=lambda part: part if isinstance(part, str) else type(part).__name__,
 )
 def test_what_is_no_function_is_refused(function: Any, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
