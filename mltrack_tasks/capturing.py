@@ -117,6 +117,12 @@ def current_capture() -> CapturedRun:
         ) from None
 
 
+def captured_run_id() -> str | None:
+    """Id of the innermost run that is captured here, or None."""
+    run = _current.get(None)
+    return None if run is None else run.run_id
+
+
 class Capture:
     """What ``capture(...)`` gives: good for one with-block, or as a decorator for any number of calls."""
 

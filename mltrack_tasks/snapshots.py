@@ -25,7 +25,9 @@ from mltrack_tasks.tables import runparts
 
 SNAPSHOTS = f"{layout.CATALOG}snapshots/"
 PARTS = f"{layout.CATALOG}parts/"
-_SNAPSHOT_KEY = re.compile(re.escape(SNAPSHOTS) + r"([0-9]{8,18})\.json")
+MAX_PART = 1024**3
+"""[bytes] that a part may take: far above any that is written, and small enough to be read at once."""
+_SNAPSHOT_KEY = re.compile(re.escape(SNAPSHOTS) + r"([0-9]{8,100})\.json")
 _PART_KEY = re.compile(re.escape(PARTS) + r"([0-9a-f]{64})~[0-9a-f]{16}\.parquet")
 
 
@@ -62,7 +64,8 @@ def latest_snapshot(store: Store) -> Snapshot:
 def snapshot_numbers(store: Store) -> dict[int, Stat]:
     """List the snapshots that are there, by number."""
     found = ((_SNAPSHOT_KEY.fullmatch(stat.key), stat) for stat in store.list(SNAPSHOTS))
-    return {int(match[1]): stat for match, stat in found if match}
+    numbers = {int(match[1]): stat for match, stat in found if match}
+    return {number: stat for number, stat in numbers.items() if snapshot_key(number) == stat.key}
 
 
 def commit(store: Store, number: int, parts: Sequence[Part]) -> bool:
@@ -118,7 +121,10 @@ def _parse_part(raw: Any, what: str) -> Part:
     key = fields.text("key")
     if not _PART_KEY.fullmatch(key):
         raise IntegrityError(f"{what} lists {key!r:.120}, which is not a part of the catalogue.")
-    return Part(key, fields.size("rows"), fields.size("size_bytes"))
+    size = fields.size("size_bytes")
+    if size > MAX_PART:
+        raise IntegrityError(f"{what} lists a part of {size:,} bytes; none above {MAX_PART:,} is written.")
+    return Part(key, fields.size("rows"), size)
 
 
 def _read_part(store: Store, part: Part) -> Any:

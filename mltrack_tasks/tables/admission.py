@@ -50,7 +50,7 @@ def admit(tree: Any, tables: Collection[str], refused: Collection[str]) -> None:
     statements = tree["statements"]
     if len(statements) != 1:
         raise refuse(f"it holds {len(statements)} statements")
-    names = frozenset(name.lower() for name in tables)
+    names = frozenset(fold(name) for name in tables)
     try:
         _Judge(names, frozenset(refused)).look(statements[0], frozenset())
     except RecursionError:
@@ -91,18 +91,18 @@ class _Judge:
             self._judge_table(node, scope)
 
     def _judge_function(self, name: str) -> None:
-        if tells(name.lower()) or name.lower() in self.refused:
+        if tells(fold(name)) or fold(name) in self.refused:
             raise refuse(f"the function {name} is not allowed: it does not only compute")
 
     def _judge_source(self, name: str) -> None:
-        if name.lower() not in TABLE_FUNCTIONS:
+        if fold(name) not in TABLE_FUNCTIONS:
             raise refuse(f"it reads from {name}(...)")
 
     def _judge_table(self, node: Mapping[str, Any], scope: frozenset[str]) -> None:
         path = node.get("qualified_name", {}).get("path", [node["table_name"]])
         name = _unquoted(node["table_name"]) if node["type"] == "SHOW_REF" else node["table_name"]
         qualified = node.get("schema_name") or node.get("catalog_name") or len(path) > 1
-        if qualified or name.lower() not in self.tables | scope:
+        if qualified or fold(name) not in self.tables | scope:
             raise refuse(f"it reads from {'.'.join(path) or name}", self.tables)
 
     def _look_inside(self, node: Mapping[str, Any], scope: frozenset[str]) -> None:
@@ -111,11 +111,11 @@ class _Judge:
         if "cte_map" in node:
             for entry in node["cte_map"]["map"]:
                 self.look(entry["value"], inner)
-                inner |= {entry["key"].lower()}
+                inner |= {fold(entry["key"])}
         for key, value in node.items():
             if key != "cte_map":
                 recursive = node.get("type") == "RECURSIVE_CTE_NODE" and key == "right"
-                self.look(value, inner | {node["cte_name"].lower()} if recursive else inner)
+                self.look(value, inner | {fold(node["cte_name"])} if recursive else inner)
 
 
 def _unquoted(name: str) -> str:
@@ -132,3 +132,11 @@ def refuse(why: str, tables: Collection[str] = ()) -> InvalidInputError:
         f"compute, and in FROM {', '.join(sorted(TABLE_FUNCTIONS))}. Files, addresses, settings and "
         "extensions are out of reach."
     )
+
+
+def fold(name: str) -> str:
+    """Fold a name as DuckDB does: ASCII letters only. Python would also take the Kelvin sign for a k."""
+    return name.translate(_LOWER)
+
+
+_LOWER = str.maketrans({chr(code): chr(code + 32) for code in range(ord("A"), ord("Z") + 1)})

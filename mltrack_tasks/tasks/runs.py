@@ -9,6 +9,8 @@ from typing import Any
 from mltrack_tasks import runs, views
 from mltrack_tasks.artifacts import Progress
 from mltrack_tasks.blocks import MLTrackStore
+from mltrack_tasks.capturing import captured_run_id
+from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.resolve import open_store
@@ -45,7 +47,7 @@ def store_run(
     with recorded():
         return runs.store_run(
             open_store(store),
-            flow_run_id() if run_id is None else run_id,
+            _free_flow_run_id() if run_id is None else run_id,
             data,
             run_type=run_type,
             storage_mode=storage_mode,
@@ -122,3 +124,14 @@ def rebuild_views(*, store: MLTrackStore | str | None = None) -> ViewReport:
     """
     with recorded(), Progress("mltrack-views-progress") as observe:
         return views.rebuild_views(open_store(store), observe=observe)
+
+
+def _free_flow_run_id() -> str | None:
+    """The flow run's id, unless a run is being captured under it, which would replace this one at its end."""
+    found = flow_run_id()
+    if found is not None and captured_run_id() == found:
+        raise InvalidInputError(
+            "This flow run is being captured as a run of its own. Give store_run a run_id, or log to the "
+            "captured run (current_capture())."
+        )
+    return found

@@ -579,3 +579,10 @@ def test_signals_are_left_as_they_were() -> None:
     before = signal.getsignal(signal.SIGINT)
     rows("SELECT 1")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_only_ascii_letters_are_folded() -> None:
+    """DuckDB does not take the Kelvin sign for a k: a WITH clause of that name covers no view of DuckDB's."""
+    sql = 'WITH "duc\u212adb_views" AS (SELECT 1) SELECT * FROM duckdb_views'
+    with pytest.raises(InvalidInputError, match="reads from"):
+        run_sql(sql, {"t": pa.table({"a": [1]})})

@@ -15,6 +15,7 @@ from mltrack_tasks import (
     CompactionReport,
     InvalidInputError,
     MLTrackStore,
+    capture,
     compact_catalog,
     data_usage_stats,
     find_runs_by_data,
@@ -96,3 +97,17 @@ def test_what_means_nothing_is_refused(block: MLTrackStore) -> None:
     ):
         with pytest.raises(InvalidInputError):
             call()
+
+
+def test_a_captured_flow_is_not_stored_over(block: MLTrackStore) -> None:
+    """Both would take the flow run's id, and the end of the capture would hide the run that was stored."""
+
+    @flow
+    @capture(project="p", store=block)
+    def train() -> list[str]:
+        with pytest.raises(InvalidInputError, match="captured"):
+            store_run.fn(metrics={"accuracy": 0.97}, storage_mode="flat", store=block)
+        return [store_run.fn("own", metrics={"accuracy": 0.97}, storage_mode="flat", store=block).run_id]
+
+    assert train() == ["own"]
+    assert [run.run_id for run in list_runs.fn(metrics={"accuracy": "> 0.9"}, store=block)] == ["own"]
