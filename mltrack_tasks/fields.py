@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +36,18 @@ def parse_time(text: Any, what: str) -> datetime:
     except ValueError:
         pass
     raise IntegrityError(f"{what} is {text!r}, not a UTC time ending in Z.")
+
+
+def checked_mapping(values: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
+    """Copy a mapping that a user gave, None as empty; InvalidInputError for anything else."""
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise InvalidInputError(
+            f"{what} is {type(values).__name__}, not a mapping of names to values. "
+            "In .map(), wrap a constant mapping in unmapped(...)."
+        )
+    return dict(values)
 
 
 class Fields:

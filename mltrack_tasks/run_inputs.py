@@ -9,6 +9,7 @@ from typing import Any
 from mltrack_tasks import canonical, layout
 from mltrack_tasks.codecs import format_of
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
+from mltrack_tasks.fields import checked_mapping
 from mltrack_tasks.records import MAX_RECORD_SIZE, RunManifest
 from mltrack_tasks.refs import DataRef, is_ref_text
 
@@ -43,7 +44,7 @@ def checked_modes(modes: str | Sequence[str], project: str | None, model: str | 
 
 def checked_things(values: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
     """Admit names and types of what will be stored, before anything is."""
-    mapping = _mapping(values, what)
+    mapping = checked_mapping(values, what)
     for name, thing in mapping.items():
         layout.encode_segment(name, what=f"The name in {what}")
         if isinstance(thing, DataRef):
@@ -65,14 +66,14 @@ def _check_ref(ref: DataRef, what: str) -> None:
 
 def checked_values(values: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
     """Admit a mapping of JSON values."""
-    mapping = _mapping(values, what)
+    mapping = checked_mapping(values, what)
     canonical.escape(mapping, what=what)
     return mapping
 
 
 def checked_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
     """Admit a mapping of numbers."""
-    mapping = _mapping(metrics, "metrics")
+    mapping = checked_mapping(metrics, "metrics")
     plain = {name: _number(value, name) for name, value in mapping.items()}
     canonical.escape(plain, what="metrics")
     return plain
@@ -85,17 +86,6 @@ def _number(value: Any, name: str) -> float | int:
     if type(value) in (int, float):
         return value  # type: ignore[no-any-return]
     raise InvalidInputError(f"metrics[{name!r}] is {value!r}, not a number; put it into params or tags.")
-
-
-def _mapping(values: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
-    if values is None:
-        return {}
-    if not isinstance(values, Mapping):
-        raise InvalidInputError(
-            f"{what} is {type(values).__name__}, not a mapping of names to values. "
-            "In .map(), wrap a constant mapping in unmapped(...)."
-        )
-    return dict(values)
 
 
 def check_size(draft: RunManifest) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from mltrack_tasks import canonical, layout
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
-from mltrack_tasks.fields import format_time, parse_time
+from mltrack_tasks.fields import checked_mapping, format_time, parse_time
 from mltrack_tasks.records import RunManifest
 
 _COMPARISON = re.compile(
@@ -188,13 +188,13 @@ def _read_time(text: str, what: str) -> date:
 
 
 def _equal(group: str, wanted: Mapping[str, Any] | None) -> list[Condition]:
-    values = _mapping(wanted, group)
+    values = checked_mapping(wanted, group)
     canonical.escape(values, what=group)
     return [Condition(group, name, "==", value) for name, value in values.items()]
 
 
 def _compared(wanted: Mapping[str, Any] | None) -> list[Condition]:
-    values = _mapping(wanted, "metrics")
+    values = checked_mapping(wanted, "metrics")
     conditions = [Condition("metrics", name, *_comparison(name, value)) for name, value in values.items()]
     canonical.escape(dict.fromkeys(values), what="metrics")
     return conditions
@@ -228,11 +228,3 @@ def _number(match: re.Match[str], name: str) -> int | float:
     if isinstance(number, float) and math.isinf(number) and not text.endswith("inf"):
         raise InvalidInputError(f"metrics[{name!r}] has {text:.80}, which is beyond a float's range.")
     return number
-
-
-def _mapping(values: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
-    if values is None:
-        return {}
-    if not isinstance(values, Mapping):
-        raise InvalidInputError(f"{what} is {type(values).__name__}, not a mapping of names to values.")
-    return dict(values)

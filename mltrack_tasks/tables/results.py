@@ -42,6 +42,8 @@ def _series(column: Any) -> Any:
         column = column.cast(pa.decimal128(column.type.precision, column.type.scale))
     if pa.types.is_interval(column.type):
         return _durations(column)
+    if pa.types.is_nested(column.type):
+        return column.to_pandas(integer_object_nulls=True)  # else integers beside a NULL become floats
     nullable = _NULLABLE.get(column.type) if column.null_count else None
     if nullable is not None:
         return column.to_pandas(types_mapper={column.type: nullable}.get)

@@ -30,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mltrack_tasks.tables.admission import fold
 from mltrack_tasks.tables.runcells import (
     BOOL,
     DICT,
@@ -56,7 +57,6 @@ MAX_NESTING = 5
 _LEFT_OUT = b"mltrack.left_out"
 _WHAT = "The run catalogue"
 _PLACEHOLDER = re.compile(r"\(no (params|metrics|tags|values|data|inputs|outputs)\)")
-_ASCII_LOWER = str.maketrans({chr(code): chr(code + 32) for code in range(ord("A"), ord("Z") + 1)})
 
 
 def sql_table(rows: Any) -> Any:
@@ -168,7 +168,7 @@ def _struct(named: _Named, size: int, room: _Room, depth: int = 0, present: Any 
             columns[code] = _column(named, code, size)
     claims = sorted(chosen, key=lambda code: _claim(named.names[code]))
     speakable = [_speakable(named.names[code]) for code in claims]
-    labels = dict(zip(claims, _distinct(speakable, _fold), strict=True))
+    labels = dict(zip(claims, _distinct(speakable, fold), strict=True))
     ordered = sorted(chosen, key=lambda code: named.names[code])
     fields = [pa.field(labels[code], columns[code].type) for code in ordered]
     mask = None if present is None else pa.array(~present)
@@ -246,20 +246,16 @@ def _speakable(name: str) -> str:
 
 def _claim(name: str) -> tuple[bool, str]:
     """Order of names that DuckDB takes for one: lower case first, and what must be called otherwise last."""
-    return name != _fold(name) or name != _speakable(name), name
+    return name != fold(name) or name != _speakable(name), name
 
 
-def _fold(name: str) -> str:
-    return name.translate(_ASCII_LOWER)
-
-
-def _distinct(names: Sequence[str], fold: Callable[[str], str] = str) -> list[str]:
+def _distinct(names: Sequence[str], same: Callable[[str], str] = str) -> list[str]:
     """Make names differ: the first of equal ones stays, others get ``_1``, ``_2``, ... as DuckDB does it."""
-    first = dict(reversed([(fold(name), index) for index, name in enumerate(names)]))
+    first = dict(reversed([(same(name), index) for index, name in enumerate(names)]))
     numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(1))
     labels = list(names)
     for index, name in enumerate(names):
-        if first[fold(name)] != index:
-            free = (f"{name}_{number}" for number in numbers[fold(name)])
-            labels[index] = next(label for label in free if fold(label) not in first)
+        if first[same(name)] != index:
+            free = (f"{name}_{number}" for number in numbers[same(name)])
+            labels[index] = next(label for label in free if same(label) not in first)
     return labels

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from mltrack_tasks.errors import InvalidInputError
-from mltrack_tasks.tables.admission import CLOCK_AND_DICE, admit, refuse
+from mltrack_tasks.tables.admission import CLOCK_AND_DICE, admit, fold, refuse
 from mltrack_tasks.tables.ranges import LESS_MEMORY
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ def _check_names(tables: Mapping[str, Any]) -> None:
     for name in tables:
         if not isinstance(name, str) or not name or not name.isprintable():
             raise InvalidInputError(f"{name!r} cannot be the name of a table; use a plain word.")
-    if len({name.lower() for name in tables}) < len(tables):
+    if len({fold(name) for name in tables}) < len(tables):
         raise InvalidInputError(
             f"The tables {', '.join(tables)} differ only in case; SQL takes them for one."
         )

@@ -18,7 +18,7 @@ from mltrack_tasks.compaction import compact_catalog
 from mltrack_tasks.errors import NotFoundError, TransientError
 from mltrack_tasks.layout import log_key
 from mltrack_tasks.records import Record, RunManifest
-from mltrack_tasks.runs import get_run
+from mltrack_tasks.runs import get_run, list_runs
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
@@ -229,6 +229,7 @@ def check_readings_agree(store: Store) -> None:
     assert found == expected
     assert [each.provenance for each in found] == [each.provenance for each in expected]
     assert [each.revision for each in found] == [each.revision for each in expected]
+    assert sorted(list_runs(store), key=lambda run: run.run_id) == expected
     assert current_rows(store) == runrows.newest([runrows.rows_of(expected)])
 
 

@@ -518,3 +518,11 @@ def test_bad_sql(store: Store) -> None:
         query_data(store, {"t": ref, "T": ref}, "SELECT 1")
     with pytest.raises(InvalidInputError, match="cannot be the name"):
         query_data(store, {"": ref}, "SELECT 1")
+
+
+def test_integers_in_lists_stay_exact_beside_a_null(store: Store) -> None:
+    exact = 2**53 + 1
+    ref = store_data(store, pd.DataFrame({"ids": [[exact, 1], [exact, None]]}))
+    found = query_data(store, ref, "SELECT ids, {'n': ids} AS inside FROM s3object").frame
+    assert [list(ids) for ids in found["ids"]] == [[exact, 1], [exact, None]]
+    assert [list(row["n"]) for row in found["inside"]] == [[exact, 1], [exact, None]]
