@@ -60,16 +60,24 @@ def judge(stat: Stat, source: Source) -> Verdict:
 
 
 def write_blob(
-    store: Store, source: Source, format: str, *, observe: Observe, accept_archived: bool = False
+    store: Store,
+    source: Source,
+    format: str,
+    *,
+    observe: Observe,
+    accept_archived: bool = False,
+    ask: bool | None = None,
 ) -> bool:
     """Make sure that the blob is there, durably and with the right bytes: True if it was written now.
 
-    A damaged one (wrong size, wrong checksum) is replaced and reported. One in an archive storage class is an
-    ArchivedError unless accepted. Raises TransientError if writers and deleters keep crossing.
+    ``ask`` says whether to look for it before it is sent; None: if it is large. A damaged one (wrong size,
+    wrong checksum) is replaced and reported. One in an archive storage class is an ArchivedError unless
+    accepted. Raises TransientError if writers and deleters keep crossing.
     """
     key = layout.blob_key(source.digest, format)
+    ask_first = source.size > ASK_FIRST_ABOVE if ask is None else ask
     for attempt in range(WRITE_TRIES):
-        sending = attempt > 0 or source.size <= ASK_FIRST_ABOVE
+        sending = attempt > 0 or not ask_first
         if sending and _send(store, key, source):
             observe(Event(events.BLOB_CREATED, key, {"bytes": source.size}))
             return True
@@ -108,6 +116,28 @@ def require_blob(store: Store, digest: str, format: str, size: int) -> None:
         raise IntegrityError(
             f"{key} in {store.location} has {stat.size:,} bytes, its ref says {size:,}. Store the data again."
         )
+
+
+def fault_of(store: Store, digest: str, format: str, size: int) -> str:
+    """Look whether a blob is there with the right bytes -> what is wrong with it, or nothing.
+
+    The store's own SHA-256 of the whole decides; where it keeps none, the bytes are read and hashed.
+    """
+    key = layout.blob_key(digest, format)
+    store.evict(key)
+    stat = store.head(key, checksum=True)
+    if stat is None:
+        return "is missing"
+    if stat.size != size:
+        return f"has {stat.size:,} bytes, not {size:,}"
+    if stat.sha256 is None and not stat.archived:
+        hasher = hashlib.sha256()
+        for chunk in _ranges(store, key, stat.size):
+            hasher.update(chunk)
+        return "" if hasher.hexdigest() == digest else "is damaged"
+    if stat.sha256 is None:
+        return f"cannot be checked in {stat.storage_class}"
+    return "" if stat.sha256 == digest else "is damaged"
 
 
 def read_blob(store: Store, digest: str, format: str, size: int | None = None) -> bytes:

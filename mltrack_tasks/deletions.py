@@ -42,7 +42,7 @@ def hold(
         refs = run_all([partial(write, seen.append) for write in writers], store.max_workers)
         digests = dict.fromkeys(ref.hash for ref in refs)
         run_all([partial(ensure, store, pin_key(digest)) for digest in digests], store.max_workers)
-        threatened = _outlast(store, digests)
+        threatened = outlast(store, digests)
         for write, ref in zip(writers, refs, strict=True):
             if ref.hash in threatened:
                 _write_again(write, ref, seen.append)
@@ -60,8 +60,8 @@ def _write_again(write: Writer, ref: DataRef, observe: Observe) -> None:
         )
 
 
-def _outlast(store: Store, digests: Collection[str]) -> set[str]:
-    """Wait until no open batch names one of our digests -> those that one named."""
+def outlast(store: Store, digests: Collection[str]) -> set[str]:
+    """Wait until no open batch names one of our digests, which are pinned -> those that one named."""
     deadline = time.monotonic() + BATCH_TIMEOUT
     threatened: set[str] = set()
     while hits := _open_batches(store, digests):

@@ -72,10 +72,10 @@ class Fields:
         return None if value is None else str(value)
 
     def size(self, key: str) -> int:
-        return int(self._take(key, _is_size, "a whole number, not negative"))
+        return int(self._take(key, is_size, "a whole number, not negative"))
 
     def sizes(self, key: str) -> tuple[int, ...] | None:
-        return self._tuple(key, _is_size, "sizes")
+        return self._tuple(key, is_size, "sizes")
 
     def texts(self, key: str) -> tuple[str, ...] | None:
         return self._tuple(key, lambda v: isinstance(v, str), "strings")
@@ -96,6 +96,16 @@ class Fields:
 
     def items(self, key: str) -> list[Any]:
         return list(self._take(key, lambda v: isinstance(v, list), "a list"))
+
+    def rows(self, key: str, *valid: Callable[[Any], bool]) -> list[list[Any]]:
+        """Lists of as many values as there are tests, each of which its value passes."""
+        found = self.items(key)
+        for row in found:
+            if not isinstance(row, list) or len(row) != len(valid):
+                raise IntegrityError(f"{self._what}: {key} has a row that is none: {row!r:.80}.")
+            if not all(test(value) for test, value in zip(valid, row, strict=True)):
+                raise IntegrityError(f"{self._what}: {key} has a row that cannot be: {row!r:.80}.")
+        return found
 
     def optional_time(self, key: str) -> datetime | None:
         return None if self._raw.get(key) is None else parse_time(self._raw[key], f"{self._what}: {key}")
@@ -127,5 +137,30 @@ class Fields:
         return value
 
 
-def _is_size(value: Any) -> bool:
+def is_size(value: Any) -> bool:
+    """Tell whether a JSON value is a whole number, not negative."""
     return type(value) is int and value >= 0
+
+
+def is_count(value: Any) -> bool:
+    """Tell whether a JSON value is a whole number from 1."""
+    return type(value) is int and value >= 1
+
+
+def is_list(value: Any) -> bool:
+    """Tell whether a JSON value is a list."""
+    return isinstance(value, list)
+
+
+def is_spelling(value: Any) -> bool:
+    """Tell whether a JSON value may be what ``paths.spell`` wrote, which ``paths.read_spelled`` decides."""
+    return isinstance(value, (str, dict))
+
+
+def is_name(value: Any) -> bool:
+    """Tell whether a JSON value passes the key gate."""
+    try:
+        layout.encode_segment(value)
+    except InvalidInputError:
+        return False
+    return True

@@ -46,6 +46,7 @@ _BATCH = re.compile(re.escape(GC_DELETING) + r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.jso
 _REVISION = re.compile(r"(?P<segment>[^~]+)(?:~(?P<number>[0-9]{8}))?")
 _LOG_ENTRY = re.compile(re.escape(RUN_LOG) + r"(?P<day>[^/]+)/(?P<segment>[^~/]+)~(?P<number>[0-9]{8})")
 _NAME_PIN = "~name~"
+_MIGRATION_PIN = "~migration~"
 
 
 def encode_segment(name: str, *, what: str = "name") -> str:
@@ -256,14 +257,19 @@ def run_pin_key(digest: str, run_id: str) -> str:
 
 
 def name_pin_key(digest: str, name: str) -> str:
-    """Key of the pin by which a data name holds a blob; no run id can begin with ``~``."""
+    """Key of the pin by which a data name holds a blob; no run id begins with ``~``."""
     return pin_folder(digest) + _NAME_PIN + encode_segment(name, what="The data name")
 
 
+def migration_pin_key(digest: str, migration: str) -> str:
+    """Key of the pin by which a migration holds a blob that it is about to list."""
+    return pin_folder(digest) + _MIGRATION_PIN + encode_segment(migration, what="The migration's name")
+
+
 def run_of_pin(key: str) -> str | None:
-    """Read a pin's key -> the run id, or None when a data name holds it."""
+    """Read a pin's key -> the run id, or None when a data name or a migration holds it."""
     last = key.rsplit("/", 1)[-1]
-    return None if last.startswith(_NAME_PIN) else decode_segment(last)
+    return None if last.startswith((_NAME_PIN, _MIGRATION_PIN)) else decode_segment(last)
 
 
 def view_key(mode: str, value: str, run_id: str) -> str:

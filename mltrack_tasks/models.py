@@ -18,6 +18,7 @@ from mltrack_tasks import canonical, layout
 from mltrack_tasks.digest import check_digest, is_digest, sha256_hex
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.fields import Fields, parse_time
+from mltrack_tasks.paths import path_bytes
 from mltrack_tasks.records import Record
 from mltrack_tasks.refs import DataRef, refs_from_json
 
@@ -114,14 +115,6 @@ class ModelFile:
             raise IntegrityError(f"{what}: executable should be true or false.")
         path = _path_from_json(raw, what)
         return cls(path, digest, format, fields.size("size_bytes"), raw["executable"])
-
-
-def path_bytes(path: str) -> bytes:
-    """Bytes of a path as a POSIX file system holds them; InvalidInputError for a path that is not safe."""
-    try:
-        return layout.check_path(path).encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(f"The path {path!r:.80} holds a lone surrogate; rename the file.") from error
 
 
 def check_files(files: Iterable[ModelFile]) -> tuple[ModelFile, ...]:

@@ -38,9 +38,16 @@ def write_file(store: Store, path: str | Path, name: str, observe: Observe) -> D
     """Write the blob of a file, unnamed -> its ref."""
     file = checked_path(path)
     with open_source(file) as (source, reader):
-        description = _describe_file(reader)
-        source.require_unchanged()
-        return _write(store, source, name, description, observe)
+        return write_opened(store, source, reader, name, observe)
+
+
+def write_opened(
+    store: Store, source: Source, reader: BinaryIO, name: str, observe: Observe, *, ask: bool | None = None
+) -> DataRef:
+    """Write the blob of an open file, unnamed -> its ref; ``reader`` holds the bytes of ``source``."""
+    description = _describe_file(reader)
+    source.require_unchanged()
+    return _write(store, source, name, description, observe, ask)
 
 
 def _describe_file(reader: BinaryIO) -> Description:
@@ -56,13 +63,20 @@ def _describe_file(reader: BinaryIO) -> Description:
         return Description(kind="file", format=format, codec=_UNREADABLE)
 
 
-def _write(store: Store, source: Source, name: str, description: Description, observe: Observe) -> DataRef:
+def _write(
+    store: Store,
+    source: Source,
+    name: str,
+    description: Description,
+    observe: Observe,
+    ask: bool | None = None,
+) -> DataRef:
     """Describe, then write the blob -> its ref."""
     if description.format in layout.DESCRIBED_FORMATS and description.codec != _UNREADABLE:
         create_if_absent(
             store, layout.blob_metadata_key(source.digest), _description(description, source.size)
         )
-    created = write_blob(store, source, description.format, observe=observe)
+    created = write_blob(store, source, description.format, observe=observe, ask=ask)
     return DataRef(
         hash=source.digest,
         format=description.format,

@@ -24,12 +24,13 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         frozenset(),
         (
             *("errors", "events", "canonical", "digest", "layout", "fields", "refs", "records"),
-            *("parallel", "models", "runfilter", "chart", "usage_stats", "lineage_graph", "lineage_text"),
+            *("parallel", "paths", "models", "runfilter", "chart", "usage_stats", "lineage_graph"),
+            *("lineage_text", "filetree", "receipts", "migrations", "migrated", "plan"),
         ),
     ),
     (
         "1 codecs and tables",
-        frozenset({"numpy", "pandas", "pyarrow", "duckdb"}),
+        frozenset({"numpy", "pandas", "pyarrow", "duckdb", "yaml"}),
         (
             *("codecs", "codecs.description", "codecs.kinds", "codecs.spec", "codecs.parquet"),
             *("codecs.arrays", "codecs.column", "codecs.cells", "codecs.plain", "codecs.timezones"),
@@ -37,6 +38,9 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("codecs.composites", "codecs.frames"),
             *("tables", "tables.runcells", "tables.runparts", "tables.runrows", "tables.runtable"),
             *("tables.rangefile", "tables.ranges", "tables.admission", "tables.sandbox", "tables.results"),
+            *("mlflowdata", "mlflowdata.facts", "mlflowdata.words", "mlflowdata.scalars", "mlflowdata.yamls"),
+            *("mlflowdata.textfiles", "mlflowdata.treelayout", "mlflowdata.filestore", "mlflowdata.rows"),
+            *("mlflowdata.rowfacts", "mlflowdata.database", "mlflowdata.history"),
         ),
     ),
     (
@@ -46,6 +50,8 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("stores", "stores.base", "stores.files", "stores.memory", "stores.directory", "stores.retry"),
             *("stores.observed", "stores.cache", "stores.guard", "stores.s3_errors", "stores.s3_settings"),
             *("stores.s3_objects", "stores.s3_upload", "stores.s3", "stores.identity", "stores.probe"),
+            *("localtree", "localtree.folders", "localtree.leftovers", "localtree.newfile"),
+            *("localtree.reading", "localtree.scanning", "localtree.writing", "localtree.deleting"),
         ),
     ),
     (
@@ -55,7 +61,12 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("codeversion", "provenance", "sources", "delivery", "recordstore", "deletions", "blobs"),
             *("values", "run_inputs", "manifests", "content", "runlog", "snapshots", "catalog"),
             *("compaction", "runs", "views", "lineage", "usage", "query", "captured", "signatures"),
-            "access",
+            *("access", "migration", "migration.groups", "migration.hashcache", "migration.hashing"),
+            *("migration.scan", "migration.existing", "migration.state", "migration.planning"),
+            *("migration.sending", "migration.uploading", "migration.mlflowruns"),
+            *("migration.runmanifests", "migration.verification", "migration.finishing"),
+            *("migration.deletion", "migration.report", "migration.migrate", "migration.restoring"),
+            *("migration.selecting", "migration.download"),
         ),
     ),
     (

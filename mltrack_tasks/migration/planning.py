@@ -1,0 +1,137 @@
+"""What a migration is going to do: digests, what the store has by earlier ones, and batches of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from mltrack_tasks.errors import NotFoundError
+from mltrack_tasks.events import Observe, log_event
+from mltrack_tasks.filetree import FILE, Entries, Entry, folders_above
+from mltrack_tasks.localtree import LocalTree
+from mltrack_tasks.migration.groups import members
+from mltrack_tasks.migration.hashcache import HashCache
+from mltrack_tasks.migration.hashing import Failed, hash_entries
+from mltrack_tasks.migration.scan import Scan
+from mltrack_tasks.migration.state import (
+    known_parts,
+    latest_manifest,
+    merged,
+    places_in,
+    read_receipts,
+    read_tree,
+)
+from mltrack_tasks.migrations import MigrationManifest
+from mltrack_tasks.plan import Batch, batches_of, inlined, to_send
+from mltrack_tasks.receipts import Place
+from mltrack_tasks.stores.base import Store
+
+
+class Plan:
+    """What is to be done, as a value. Not a dataclass, for Prefect would walk through all of it."""
+
+    def __init__(
+        self,
+        scan: Scan,
+        entries: Sequence[Entry],
+        *,
+        previous: MigrationManifest | None,
+        batches: Sequence[Batch],
+        places: Mapping[str, Place] = MappingProxyType({}),
+        failed: Sequence[Failed] = (),
+        unchanged: bool = False,
+    ) -> None:
+        self.scan, self.entries, self.previous = scan, Entries(entries), previous
+        self.batches, self.failed, self.unchanged = tuple(batches), tuple(failed), unchanged
+        self.places = places
+        """Digest -> where earlier migrations put it."""
+
+    @property
+    def files(self) -> int:
+        """How many files there are."""
+        return sum(entry.kind == FILE for entry in self.entries)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.entries)
+
+    @property
+    def new_files(self) -> int:
+        """Files in batches: of contents that the migration's receipts do not name yet."""
+        return sum(len(batch.files) for batch in self.batches)
+
+    @property
+    def new_bytes(self) -> int:
+        """Bytes of the files in batches."""
+        return sum(batch.size_bytes for batch in self.batches)
+
+    def __repr__(self) -> str:
+        new = (
+            "nothing new" if self.unchanged else f"{self.new_files:,} to send in {len(self.batches)} batches"
+        )
+        return f"<plan for {self.scan.root}: {self.files:,} files, {new}>"
+
+
+def plan_migration(
+    store: Store,
+    scan: Scan,
+    *,
+    pack_small_files: bool = True,
+    hash_everything: bool = False,
+    observe: Observe = log_event,
+) -> Plan:
+    """Compare what was found with what earlier migrations stored -> the plan.
+
+    Reads the files whose digest no cache knows; large ones only with ``hash_everything``, as a migration
+    hashes them while it sends others. Files that cannot be read are named in the plan's ``failed``; what was
+    stored of them before stays what a restore gives. Writes nothing to the store.
+    """
+    with LocalTree(scan.root) as tree, HashCache(tree.root) as cache:
+        entries, failed = hash_entries(tree, cache, scan.entries, everything=hash_everything, observe=observe)
+    previous = latest_manifest(store, scan.migration)
+    known: Mapping[str, Place] = {}
+    if previous is not None:
+        entries = _with_older(store, entries, [*failed, *scan.left_out], previous)
+        if not failed and _is_unchanged(scan, entries, previous):
+            return Plan(scan, entries, previous=previous, batches=(), unchanged=True)
+        known = _places(store, previous)
+    inline = {
+        entry.path
+        for run in members(entries, scan.groups)
+        for chosen in (inlined(run),)
+        for entry in run
+        if entry.digest in chosen
+    }
+    batches = batches_of(list(to_send(entries, inline, known)), pack_small_files)
+    return Plan(scan, entries, previous=previous, batches=batches, places=known, failed=failed)
+
+
+def _is_unchanged(scan: Scan, entries: Sequence[Entry], previous: MigrationManifest) -> bool:
+    if not all(entry.digest for entry in entries if entry.kind == FILE):
+        return False
+    runs = [group.run_id for group in scan.groups]
+    known = [run.run_id for run in previous.runs]
+    return known == runs and previous.tree == tuple(ref for ref, _ in known_parts(entries))
+
+
+def _places(store: Store, previous: MigrationManifest) -> Mapping[str, Place]:
+    try:
+        return places_in(read_receipts(store, previous.migration, previous.receipts))
+    except NotFoundError:
+        return {}  # then the store is asked for everything
+
+
+def _with_older(
+    store: Store, entries: list[Entry], unread: Sequence[tuple[str, str]], previous: MigrationManifest
+) -> list[Entry]:
+    """Put back what the last manifest says of what cannot be read now, and of what is below it."""
+    if not unread:
+        return entries
+    roots = {path for path, _ in unread}
+    older = [
+        entry
+        for entry in read_tree(store, previous.tree, f"the manifest of {previous.migration!r}")
+        if not roots.isdisjoint((entry.path, *folders_above(entry.path)))
+    ]
+    return merged(entries, older)

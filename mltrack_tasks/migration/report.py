@@ -1,0 +1,123 @@
+"""What a migration did, or is going to do, in figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mltrack_tasks.errors import MLTrackError, PartialTransferError
+from mltrack_tasks.migration.deletion import Deleted
+from mltrack_tasks.migration.hashing import Failed
+from mltrack_tasks.migration.planning import Plan
+from mltrack_tasks.migration.uploading import Uploaded
+from mltrack_tasks.migrations import MigratedRun, MigrationManifest
+
+_SHOWN = 5
+
+
+@dataclass
+class Outcome:
+    """What became of a plan so far."""
+
+    uploaded: list[Uploaded] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    runs: list[MigratedRun] = field(default_factory=list)
+    manifest: MigrationManifest | None = None
+    deleted: list[Deleted] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class MigrationReport:
+    """Figures of one migration. ``number`` is that of the finished state, None in a dry run."""
+
+    migration: str
+    local_path: str
+    source: str
+    number: int | None
+    files: int
+    size_bytes: int
+    new_files: int
+    """Files whose contents no earlier migration of this folder had sent, apart from those in manifests."""
+    new_bytes: int
+    created_blobs: int = 0
+    created_bytes: int = 0
+    runs: tuple[str, ...] = ()
+    """Ids of the runs that were written or revised."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """What cannot be kept, such as sockets: (path, reason)."""
+    failed: tuple[tuple[str, str], ...] = ()
+    """What should have been stored and was not: (path, reason)."""
+    deleted_files: int = 0
+    deleted_bytes: int = 0
+    kept: tuple[tuple[str, str], ...] = ()
+    """What should have been deleted and was not: (path, reason)."""
+    dry_run: bool = False
+    unchanged: bool = False
+    seconds: float = field(default=0.0, compare=False)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The figures as rows of a table."""
+        return [
+            {"": "files found", "number": self.files, "bytes": self.size_bytes},
+            {"": "to send" if self.dry_run else "new", "number": self.new_files, "bytes": self.new_bytes},
+            {"": "blobs created", "number": self.created_blobs, "bytes": self.created_bytes},
+            {"": "runs written", "number": len(self.runs), "bytes": None},
+            {"": "left out", "number": len(self.left_out), "bytes": None},
+            {"": "failed", "number": len(self.failed), "bytes": None},
+            {"": "deleted here", "number": self.deleted_files, "bytes": self.deleted_bytes},
+            {"": "not deleted", "number": len(self.kept), "bytes": None},
+        ]
+
+
+def report_of(plan: Plan, outcome: Outcome, *, dry_run: bool, seconds: float) -> MigrationReport:
+    """Put together what a plan says and what became of it."""
+    number = outcome.manifest.number if outcome.manifest else None
+    if number is None and plan.unchanged and plan.previous:
+        number = plan.previous.number
+    return MigrationReport(
+        migration=plan.scan.migration,
+        local_path=plan.scan.root,
+        source=plan.scan.source,
+        number=number,
+        files=plan.files,
+        size_bytes=plan.size_bytes,
+        new_files=plan.new_files,
+        new_bytes=plan.new_bytes,
+        created_blobs=sum(batch.created_blobs for batch in outcome.uploaded),
+        created_bytes=sum(batch.created_bytes for batch in outcome.uploaded),
+        runs=tuple(run.run_id for run in outcome.runs),
+        left_out=tuple(plan.scan.left_out),
+        failed=tuple(outcome.failed or plan.failed),
+        deleted_files=sum(batch.files for batch in outcome.deleted),
+        deleted_bytes=sum(batch.size_bytes for batch in outcome.deleted),
+        kept=tuple(kept for batch in outcome.deleted for kept in batch.kept),
+        dry_run=dry_run,
+        unchanged=plan.unchanged,
+        seconds=seconds,
+    )
+
+
+def interrupted(plan: Plan, sent: int, error: MLTrackError) -> PartialTransferError:
+    """The error for a migration that the store, or the disk, stopped after ``sent`` batches."""
+    done = [entry.path for batch in plan.batches[:sent] for entry in batch.files]
+    rest = [entry.path for batch in plan.batches[sent:] for entry in batch.files]
+    return PartialTransferError(
+        f"The migration of {plan.scan.root} stopped after {len(done):,} of {plan.new_files:,} files: {error} "
+        "The same call again goes on from here.",
+        done=done,
+        failed=[Failed(path, "not sent yet") for path in rest],
+        details={"migration": plan.scan.migration, "cause": str(error)},
+    )
+
+
+def incomplete(report: MigrationReport) -> PartialTransferError:
+    """The error for a migration that stored all but some files."""
+    shown = "; ".join(f"{path!r}: {reason}" for path, reason in report.failed[:_SHOWN])
+    more = f"; and {len(report.failed) - _SHOWN:,} more" if len(report.failed) > _SHOWN else ""
+    return PartialTransferError(
+        f"{len(report.failed):,} files of {report.local_path} were not stored as they are now: {shown}{more}."
+        " Everything else is. Mend the cause and run the same call again.",
+        done=[report],
+        failed=report.failed,
+        details={"migration": report.migration},
+    )

@@ -1,0 +1,176 @@
+"""Runs of a migrated folder -> run manifests: what MLflow says, the files, and the contents of small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mltrack_tasks import events, layout
+from mltrack_tasks.content import writer_of
+from mltrack_tasks.deletions import hold
+from mltrack_tasks.digest import sha256_hex
+from mltrack_tasks.errors import ConflictError, SourceChangedError
+from mltrack_tasks.events import Event, Observe, log_event
+from mltrack_tasks.filetree import FILE, Entry
+from mltrack_tasks.localtree import LocalTree
+from mltrack_tasks.manifests import latest_revision, read_manifest, write_manifest
+from mltrack_tasks.migrated import FIELD, MAX_ROWS, MigratedFiles, of_run
+from mltrack_tasks.migration.groups import DIRECTORY, MLFLOW, RunGroup
+from mltrack_tasks.migration.hashing import Failed
+from mltrack_tasks.migration.mlflowruns import Experiments, described, facts_of, speaks
+from mltrack_tasks.migration.state import write_tree
+from mltrack_tasks.migrations import MigratedRun
+from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.plan import inlined
+from mltrack_tasks.receipts import Place
+from mltrack_tasks.records import RunManifest
+from mltrack_tasks.sources import changed
+from mltrack_tasks.stores.base import Store
+
+HISTORY = "metric_history"
+"""Name of the data that holds a long history of metrics."""
+
+
+class RunWork(NamedTuple):
+    """One run that has to be written."""
+
+    group: RunGroup
+    entries: tuple[Entry, ...]
+    signature: str
+    places: Mapping[str, Place]
+    """Digest -> where the files lie that were sent."""
+    revises: bool
+    """Whether an earlier migration wrote it, so that this is a revision."""
+
+
+class RunBatch:
+    """A slice of the runs: what one task run writes. Not a dataclass: Prefect would walk through it."""
+
+    __slots__ = ("around", "runs")
+
+    def __init__(self, runs: Sequence[RunWork], around: Mapping[str, Sequence[Entry]]) -> None:
+        self.runs = tuple(runs)
+        self.around = dict(around)
+        """Folder of an experiment -> the files that tell of it."""
+
+    def __repr__(self) -> str:
+        return f"<batch of {len(self.runs):,} runs>"
+
+
+def write_manifests(
+    store: Store, batch: RunBatch, *, local_path: str | Path, migration: str, observe: Observe = log_event
+) -> tuple[list[MigratedRun], list[Failed]]:
+    """Write the manifests of runs whose files are stored -> those in the store now, and what failed.
+
+    A run that is there as it should be stays; one that has changed becomes a revision. What MLflow says is
+    read from the very files that are kept. What failed names a run one of whose files changed meanwhile, and
+    one whose id a run of another kind or migration has.
+    """
+    done: list[MigratedRun] = []
+    failed: list[Failed] = []
+    with LocalTree(local_path) as tree:
+        read = partial(_read, tree)
+        maker = _Maker(store, read, Experiments(batch.around, read), migration)
+        answers = map_ordered(maker.write, batch.runs, store.max_workers)
+        for number, answer in enumerate(answers, start=1):
+            if isinstance(answer, Failed):
+                failed.append(answer)
+            else:
+                done.append(answer)
+            details = {"done": number, "total": len(batch.runs), "unit": "runs"}
+            observe(Event(events.PROGRESS, "writing manifests", details))
+    return done, failed
+
+
+class _Maker:
+    """Writes runs of one folder; called in several threads."""
+
+    def __init__(self, store: Store, read: Any, experiments: Experiments, migration: str) -> None:
+        self._store, self._read, self._experiments = store, read, experiments
+        self._migration = migration
+
+    def write(self, work: RunWork) -> MigratedRun | Failed:
+        """Write one run's manifest, unless it is there."""
+        try:
+            manifest = self._manifest(work)
+            stored = self._stored(manifest, revises=work.revises)
+        except (SourceChangedError, ConflictError) as error:
+            return Failed(work.group.folders[0] or work.group.run_id, str(error))
+        return MigratedRun(stored.run_id, stored.revision, work.signature, work.group.folders)
+
+    def _stored(self, manifest: RunManifest, *, revises: bool) -> RunManifest:
+        try:
+            return write_manifest(self._store, manifest, revise=revises, observe=_ignore)
+        except ConflictError:
+            run_id = manifest.run_id
+            there = read_manifest(self._store, run_id, latest_revision(self._store, run_id))
+            self._require_ours(there, manifest)
+            return write_manifest(self._store, manifest, revise=True, observe=_ignore)
+
+    def _require_ours(self, there: RunManifest, manifest: RunManifest) -> None:
+        known = of_run(there, what=f"The manifest of {there.run_id!r} in {self._store.location}")
+        ours = of_run(manifest, what="The manifest")
+        if known is None or ours is None or (known.kind, known.migration) != (ours.kind, ours.migration):
+            raise ConflictError(
+                f"The run id {there.run_id!r} is taken in {self._store.location} by a run that is not of the "
+                f"migration {self._migration!r}. Rename the folder, give run_id=..., or, if it is the same "
+                "folder on another machine or path, the name=... of its first migration.",
+                existing=dict(there.to_content()),
+            )
+
+    def _manifest(self, work: RunWork) -> RunManifest:
+        group, entries = work.group, work.entries
+        inline = inlined(entries)
+        wanted = {e.path for e in inline.values()}
+        if group.kind == MLFLOW and group.facts is None:
+            wanted |= {e.path for e in entries if e.kind == FILE and speaks(e.path, group)}
+        bodies = {e.path: self._read(e) for e in entries if e.path in wanted}
+        fields, beyond, data = self._described(group, bodies)
+        many = len(entries) > MAX_ROWS
+        files = MigratedFiles(
+            kind=group.kind,
+            folders=group.folders,
+            migration=self._migration if group.kind == DIRECTORY else None,
+            files=() if many else entries,
+            parts=write_tree(self._store, entries, (), self._migration) if many else (),
+            contents={digest: bodies[entry.path] for digest, entry in inline.items()},
+            places={digest: place for digest, place in work.places.items() if digest not in inline},
+            mlflow=beyond,
+        )
+        return RunManifest(run_id=group.run_id, **fields, data=data, extra={FIELD: files.to_json()})
+
+    def _described(
+        self, group: RunGroup, bodies: Mapping[str, bytes]
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Fields of the manifest, what MLflow says beyond them, and data that belongs to the run."""
+        if group.kind != MLFLOW:
+            return {"storage_modes": ("flat",)}, {}, {}
+        facts = group.facts
+        if facts is None:
+            spoken = {path: body for path, body in bodies.items() if speaks(path, group)}
+            facts = facts_of(group, spoken, self._experiments)
+        if facts is None:
+            return {"storage_modes": ("flat",)}, {}, {}
+        fields, beyond, history = described(facts, trashed=group.trashed)
+        if history is None:
+            return fields, beyond, {}
+        pin = partial(_pin, group.run_id)
+        [ref] = hold(self._store, [writer_of(self._store, history, HISTORY)], pin, observe=_ignore)
+        return fields, beyond, {HISTORY: ref}
+
+
+def _read(tree: LocalTree, entry: Entry) -> bytes:
+    body = tree.read(entry)
+    if sha256_hex(body) != entry.digest:
+        raise changed(entry.path)
+    return body
+
+
+def _pin(run_id: str, digest: str) -> str:
+    return layout.run_pin_key(digest, run_id)
+
+
+def _ignore(event: Event) -> None:
+    """Told as a whole, by batch."""

@@ -1,0 +1,134 @@
+"""What there is to migrate: the entries of a folder, and the runs among them. Nothing is hashed yet."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mltrack_tasks import layout
+from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.events import Observe, log_event
+from mltrack_tasks.filetree import FILE, FOLDER, Entries, Entry, folders_above
+from mltrack_tasks.localtree import LocalTree
+from mltrack_tasks.migration.groups import RunGroup, group_runs
+from mltrack_tasks.stores.files import checked_path
+
+
+class Scan:
+    """A folder as it was found: a value, without an open file. Not a dataclass, as ``Entries`` is no list."""
+
+    def __init__(
+        self,
+        root: str,
+        migration: str,
+        source: str,
+        entries: Entries,
+        groups: Sequence[RunGroup],
+        left_out: Sequence[tuple[str, str]],
+    ) -> None:
+        self.root, self.migration, self.source = root, migration, source
+        self.entries, self.groups, self.left_out = entries, tuple(groups), tuple(left_out)
+
+    @property
+    def files(self) -> int:
+        """How many files there are."""
+        return sum(entry.kind == FILE for entry in self.entries)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.entries)
+
+    def __repr__(self) -> str:
+        return f"<scan of {self.root}: {self.files:,} files, {len(self.groups):,} runs>"
+
+
+def scan_source(
+    local_path: str | Path = "./mlruns",
+    *,
+    name: str | None = None,
+    run_id: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    allow_empty: bool = False,
+    observe: Observe = log_event,
+) -> Scan:
+    """Look at a folder -> its entries and runs.
+
+    ``name`` names the migration, in which later calls recognise the same folder; by default it follows from
+    this host and the folder's path. ``include`` and ``exclude`` are patterns such as ``*.csv`` or
+    ``old/*``, matched with the whole relative path, where ``*`` also takes ``/``. ``run_id`` makes a folder
+    that is not MLflow's one run; without it each folder on top is a run.
+
+    Raises InvalidInputError for a path that is an address or is not there (with host and working directory),
+    and for a folder without files unless ``allow_empty``.
+    """
+    root = find_folder(local_path)
+    with LocalTree(root) as tree:
+        found = tree.scan(observe=observe)
+        entries = _chosen(found.entries, include, exclude)
+        if not allow_empty and not any(entry.kind == FILE for entry in entries):
+            raise InvalidInputError(
+                f"No files were found in {tree.root}"
+                + (" that match include and exclude" if include or exclude else "")
+                + ". Check the path; allow_empty=True accepts an empty folder."
+            )
+        source, groups = group_runs(entries, root=tree.root, run_id=run_id)
+        migration = name or default_name(tree.root)
+        layout.encode_segment(migration, what="The name of the migration")
+        return Scan(str(tree.root), migration, source, Entries(entries), groups, found.left_out)
+
+
+def find_folder(local_path: str | Path) -> Path:
+    """Find a local folder, or raise InvalidInputError that says how it may come to be there."""
+    if isinstance(local_path, str) and "://" in local_path and not local_path.startswith("file://"):
+        raise InvalidInputError(
+            f"{local_path!r} is the address of a tracking server. What it holds is not in a folder here: run "
+            "this on the server's machine with the folder of its backend store and artifacts."
+        )
+    path = checked_path(str(local_path).removeprefix("file://"))
+    if not path.is_dir():
+        raise InvalidInputError(
+            f"{str(path)!r} is not a folder on {socket.gethostname()} (working directory {os.getcwd()}). The "
+            "path belongs to the machine that runs this: start the worker there, mount the folder into its "
+            "container, give an absolute path, or run `python flows/migrate_to_s3.py --serve` where it is."
+        )
+    return path
+
+
+def default_name(root: Path) -> str:
+    """Name the migration of a folder by host and path: readable, and different for different folders."""
+    host, last = socket.gethostname().split(".")[0] or "host", root.name or "root"
+    digest = hashlib.sha256(f"{socket.gethostname()}\0".encode() + os.fsencode(root)).hexdigest()
+    return f"{_readable(host)}-{_readable(last)}-{digest[:8]}"
+
+
+def _readable(text: str) -> str:
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in text)
+    return kept[:40] or "_"
+
+
+def _chosen(entries: Iterable[Entry], include: Sequence[str], exclude: Sequence[str]) -> list[Entry]:
+    """Keep what the patterns choose, and the folders above it."""
+    for patterns, what in ((include, "include"), (exclude, "exclude")):
+        if isinstance(patterns, str):
+            raise InvalidInputError(f"{what} is a string; give a list of patterns, such as [{patterns!r}].")
+    if not include and not exclude:
+        return list(entries)
+    listed = list(entries)
+    chosen = [entry for entry in listed if entry.kind != FOLDER and _matches(entry.path, include, exclude)]
+    above = {folder for entry in chosen for folder in folders_above(entry.path)}
+    if not include:  # an empty folder is kept as well, unless it is excluded
+        above.update(e.path for e in listed if e.kind == FOLDER and _matches(e.path, include, exclude))
+    taken = {entry.path for entry in chosen}
+    return [entry for entry in listed if entry.path in (above if entry.kind == FOLDER else taken)]
+
+
+def _matches(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    if any(fnmatch.fnmatchcase(path, pattern) for pattern in exclude):
+        return False
+    return not include or any(fnmatch.fnmatchcase(path, pattern) for pattern in include)

@@ -1,0 +1,117 @@
+"""What to restore: the files of migrations and runs, each with where its bytes lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+from mltrack_tasks import layout
+from mltrack_tasks.digest import sha256_hex
+from mltrack_tasks.errors import ConflictError, IntegrityError, NotFoundError
+from mltrack_tasks.filetree import FILE, FOLDER, Entry, in_order
+from mltrack_tasks.manifests import read_manifest
+from mltrack_tasks.migrated import of_run
+from mltrack_tasks.migration.groups import members
+from mltrack_tasks.migration.restoring import Portion
+from mltrack_tasks.migration.state import latest_manifest, merged, places_in, read_receipts, read_tree
+from mltrack_tasks.migrations import MigratedRun
+from mltrack_tasks.receipts import Place
+from mltrack_tasks.records import RunManifest
+from mltrack_tasks.refs import DataRef
+from mltrack_tasks.stores.base import Store
+
+MANIFEST_FILE = "manifest.json"
+_MODE = 0o644
+"""Permissions of what was never a file on a disk."""
+
+
+def portions_of_migration(store: Store, name: str) -> list[Portion]:
+    """All that the last state of a migration lists: what was in its folder, or was deleted from there."""
+    manifest = latest_manifest(store, name)
+    if manifest is None:
+        raise NotFoundError(f"There is no migration {name!r} in {store.location}.", details={"name": name})
+    what = f"the manifest of {name!r}"
+    entries = merged(read_tree(store, manifest.tree, what), read_tree(store, manifest.removed, what))
+    places = places_in(read_receipts(store, name, manifest.receipts))
+    inside = [entry for entry in entries if entry.kind == FILE and entry.digest not in places]
+    owned = members(inside, manifest.runs)
+    if sum(map(len, owned)) != len(inside):
+        raise IntegrityError(f"{what} lists files whose bytes neither a receipt nor a run of it has.")
+    skipped = {entry.path for entry in inside}
+    sent = [entry for entry in entries if entry.path not in skipped]
+    runs = zip(manifest.runs, owned, strict=True)
+    return [Portion(sent, places), *(_of_run(store, run, files) for run, files in runs if files)]
+
+
+def portion_of_run(store: Store, manifest: RunManifest) -> Portion:
+    """The files of one run: where they lay if it was migrated, else ``<run id>/<name>.<format>``."""
+    what = f"The manifest of {manifest.run_id!r} in {store.location}"
+    migrated = of_run(manifest, what=what)
+    if migrated is None:
+        return _of_values(store, manifest)
+    entries = migrated.files or read_tree(store, migrated.parts, what)
+    return Portion(entries, migrated.places, lambda: migrated.contents)
+
+
+def check_together(portions: Iterable[Portion]) -> list[Entry]:
+    """Check that portions can lie in one folder -> their entries; ConflictError names what cannot."""
+    known: dict[str, Entry] = {}
+    for portion in portions:
+        for entry in portion.entries:
+            other = known.setdefault(entry.path, entry)
+            if (other.kind, other.digest, other.target) != (entry.kind, entry.digest, entry.target):
+                raise ConflictError(
+                    f"{entry.path!r} has different contents in what is to be restored together. Restore into "
+                    "two folders: choose one with migration=... or run_ids=...",
+                    existing=other,
+                    offered=entry,
+                )
+    leaves = {path for path, entry in known.items() if entry.kind != FOLDER}
+    for path in known:
+        above = path.rpartition("/")[0]
+        while above:
+            if above in leaves:
+                raise ConflictError(
+                    f"{path!r} lies below {above!r}, which is a file in what is to be restored."
+                )
+            above = above.rpartition("/")[0]
+    return in_order(known.values())
+
+
+def _of_run(store: Store, run: MigratedRun, files: Sequence[Entry]) -> Portion:
+    return Portion(files, contents=partial(_contents, store, run))
+
+
+def _contents(store: Store, run: MigratedRun) -> Mapping[str, bytes]:
+    """Fetch the small files that stand in the manifest of a run."""
+    what = f"The manifest of {run.run_id!r} in {store.location}"
+    migrated = of_run(read_manifest(store, run.run_id, run.revision), what=what)
+    if migrated is None:
+        raise IntegrityError(f"{what} is not one that a migration wrote.")
+    return migrated.contents
+
+
+def _of_values(store: Store, manifest: RunManifest) -> Portion:
+    """The data of a run that was stored by tasks, and its manifest as it is in the store."""
+    folder = layout.encode_segment(manifest.run_id)
+    when = int(manifest.stored_at.timestamp() * 1_000_000) * 1_000
+    body = store.get(layout.manifest_key(manifest.run_id, manifest.revision))
+    digest = sha256_hex(body)
+    entries = [Entry(f"{folder}/{MANIFEST_FILE}", FILE, _MODE, len(body), when, digest=digest)]
+    places: dict[str, Place] = {}
+    for path, ref in _named(manifest):
+        entries.append(Entry(f"{folder}/{path}", FILE, _MODE, ref.size_bytes, when, digest=ref.hash))
+        places[ref.hash] = Place(ref.hash, ref.format, ref.size_bytes)
+    return Portion(entries, places, lambda: {digest: body})
+
+
+def _named(manifest: RunManifest) -> Iterator[tuple[str, DataRef]]:
+    """Give each ref of a run its file name; one that two groups use gets the group before it."""
+    taken = {MANIFEST_FILE}
+    for group in ("data", "inputs", "outputs"):
+        for name, ref in getattr(manifest, group).items():
+            file = layout.encode_segment(name)
+            file = file if file.endswith(f".{ref.format}") else f"{file}.{ref.format}"
+            path = f"{group}~{file}" if file in taken else file
+            taken.add(path)
+            yield path, ref

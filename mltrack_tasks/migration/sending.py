@@ -1,0 +1,135 @@
+"""Files into a store, as blobs of their own or many in a pack; only what hashes to its name is stored."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO, NamedTuple
+
+from mltrack_tasks import layout
+from mltrack_tasks.blobs import write_blob
+from mltrack_tasks.digest import SINGLE_PUT_LIMIT, sha256_hex
+from mltrack_tasks.errors import MLTrackError, SourceChangedError
+from mltrack_tasks.events import Event
+from mltrack_tasks.filetree import Entry
+from mltrack_tasks.localtree import LocalTree
+from mltrack_tasks.migration.existing import Listing
+from mltrack_tasks.migration.hashing import Failed, open_large
+from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.plan import packs_of
+from mltrack_tasks.receipts import DEFER_ABOVE, Pack
+from mltrack_tasks.recordstore import ensure
+from mltrack_tasks.sources import BytesSource, FileSource, Source, changed
+from mltrack_tasks.stores.base import Store
+from mltrack_tasks.stores.files import os_errors
+from mltrack_tasks.values import write_opened
+
+MIDDLE = 4 * 1024 * 1024
+"""[bytes] Of files above this only two are read at a time: memory does not grow with ``max_workers``."""
+_AHEAD = 2
+"""Large files: the next one is hashed while one is sent."""
+
+
+class Sent(NamedTuple):
+    """A file that the store has now, as a blob of its own."""
+
+    entry: Entry
+    format: str
+    created: bool
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where files come from, where they go, and for which migration."""
+
+    store: Store
+    tree: LocalTree
+    migration: str
+
+
+def send_singles(way: Way, files: Sequence[Entry], listing: Listing) -> Iterator[Sent | Failed]:
+    """Make sure of blobs of their own, many at a time -> what became of each file, the small ones first."""
+    send = partial(_send_small, way, listing)
+    yield from map_ordered(send, [e for e in files if e.size <= MIDDLE], way.store.max_workers)
+    yield from map_ordered(send, [e for e in files if MIDDLE < e.size <= SINGLE_PUT_LIMIT], 2)
+    large = [entry for entry in files if entry.size > SINGLE_PUT_LIMIT]
+    for entry, opened in zip(large, map_ordered(partial(_opened, way.tree), large, _AHEAD), strict=True):
+        yield _send_large(way, entry, opened)
+
+
+def send_packs(way: Way, files: Sequence[Entry]) -> Iterator[tuple[Pack, bool] | Failed]:
+    """Send small files many at a time -> each pack and whether it was created, and what could not be read."""
+    for chosen in packs_of(files):
+        members: dict[str, tuple[int, int]] = {}
+        body = bytearray()
+        for entry in chosen:
+            content = _read(way.tree, entry)
+            if isinstance(content, Failed):
+                yield content
+            else:
+                members[entry.digest] = (len(body), len(content))
+                body += content
+        if members:
+            source = BytesSource(memoryview(body))
+            created = write_blob(way.store, source, "bin", observe=_ignore, ask=True)
+            _pin(way, source.digest)
+            yield Pack(source.digest, source.size, members), created
+
+
+def _send_small(way: Way, listing: Listing, entry: Entry) -> Sent | Failed:
+    """One file that fits into memory. What a listing named with its size is there, and not even read."""
+    known = listing.find(entry.digest)
+    if known is not None and known[1] == entry.size:
+        return Sent(entry, known[0], created=False)
+    body = _read(way.tree, entry)
+    if isinstance(body, Failed):
+        return body
+    ask = None if known is not None else not listing.covers(entry.digest)
+    return _send(way, entry, BytesSource(body), io.BytesIO(body), ask=ask)
+
+
+def _send_large(way: Way, entry: Entry, opened: tuple[FileSource, BinaryIO] | Failed) -> Sent | Failed:
+    if isinstance(opened, Failed):
+        return opened
+    source, file = opened
+    with file:
+        try:
+            return _send(way, entry, source, file, ask=True)
+        except SourceChangedError as error:
+            return Failed(entry.path, str(error))
+
+
+def _send(way: Way, entry: Entry, source: Source, reader: BinaryIO, *, ask: bool | None) -> Sent:
+    with os_errors(entry.path):
+        ref = write_opened(way.store, source, reader, entry.path, _ignore, ask=ask)
+    if entry.size > DEFER_ABOVE:
+        _pin(way, ref.hash)  # the record of the batch could not name it yet
+    return Sent(entry._replace(digest=ref.hash), ref.format, ref.created)
+
+
+def _read(tree: LocalTree, entry: Entry) -> bytes | Failed:
+    """Read a file, and check that it still hashes to what was planned."""
+    try:
+        body = tree.read(entry)
+        if entry.digest and sha256_hex(body) != entry.digest:
+            raise changed(entry.path)
+    except MLTrackError as error:
+        return Failed(entry.path, str(error))
+    return body
+
+
+def _opened(tree: LocalTree, entry: Entry) -> tuple[FileSource, BinaryIO] | Failed:
+    try:
+        return open_large(tree, entry)
+    except MLTrackError as error:
+        return Failed(entry.path, str(error))
+
+
+def _pin(way: Way, digest: str) -> None:
+    ensure(way.store, layout.migration_pin_key(digest, way.migration))
+
+
+def _ignore(event: Event) -> None:
+    """Blobs are counted by who sends them; a batch is told of as a whole."""

@@ -1,0 +1,149 @@
+"""What a store holds of a migration: its newest manifest, the tree that it lists, and where files lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from mltrack_tasks import events, layout, migrations
+from mltrack_tasks.blobs import read_blob
+from mltrack_tasks.deletions import hold
+from mltrack_tasks.digest import sha256_hex
+from mltrack_tasks.errors import IntegrityError, NotFoundError
+from mltrack_tasks.events import Event
+from mltrack_tasks.filetree import Entry, check_tree, decode_part, encode_part, in_order, parts_of
+from mltrack_tasks.migrations import MigrationManifest, PartRef
+from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.receipts import Place, Receipt
+from mltrack_tasks.recordstore import read_record
+from mltrack_tasks.stores.base import Store
+from mltrack_tasks.values import write_value
+
+
+def latest_number(store: Store, migration: str) -> int:
+    """Highest number of a migration's manifests; 0 if there is none."""
+    places = map(migrations.parse_manifest_key, _keys(store, migrations.manifests_folder(migration)))
+    return max((place[1] for place in places if place is not None), default=0)
+
+
+def latest_manifest(store: Store, migration: str) -> MigrationManifest | None:
+    """Read the newest manifest of a migration, or None if there is none.
+
+    One that is damaged is passed over with a warning in the log, as if it had not been written yet.
+    """
+    for number in range(latest_number(store, migration), 0, -1):
+        try:
+            return read_manifest(store, migration, number)
+        except (IntegrityError, NotFoundError) as error:
+            events.logger.warning("left out: %s", error)
+    return None
+
+
+def read_manifest(store: Store, migration: str, number: int) -> MigrationManifest:
+    """Read one manifest of a migration. IntegrityError if the record there is of another."""
+    key = migrations.manifest_key(migration, number)
+    what = f"{key} in {store.location}"
+    manifest = MigrationManifest.from_record(read_record(store, key), what=what)
+    if (manifest.migration, manifest.number) != (migration, number):
+        raise IntegrityError(
+            f"{what} is that of another migration; it was not written there by this library."
+        )
+    return manifest
+
+
+def list_migrations(store: Store) -> list[str]:
+    """Name the migrations that have a manifest, in order."""
+    places = map(migrations.parse_manifest_key, _keys(store, migrations.MIGRATIONS))
+    return sorted({place[0] for place in places if place is not None})
+
+
+def known_parts(entries: Sequence[Entry]) -> list[tuple[PartRef, bytes]]:
+    """Encode a tree -> the references of its parts, and their bytes."""
+    parts = []
+    for part in parts_of(entries):
+        body = encode_part(part)
+        parts.append((PartRef(sha256_hex(body), len(body), len(part)), body))
+    return parts
+
+
+def write_tree(
+    store: Store, entries: Sequence[Entry], known: Iterable[PartRef], migration: str
+) -> tuple[PartRef, ...]:
+    """Store a tree in parts -> their references; those that are ``known`` to be listed are not sent again."""
+    there = set(known)
+    parts = known_parts(entries)
+    missing = [body for ref, body in parts if ref not in there]
+    writers = [partial(write_value, store, body, "tree") for body in missing]
+    if writers:
+        hold(store, writers, lambda digest: layout.migration_pin_key(digest, migration), observe=_ignore)
+    return tuple(ref for ref, _ in parts)
+
+
+def read_tree(store: Store, parts: Sequence[PartRef], what: str) -> list[Entry]:
+    """Read a tree that ``write_tree`` stored; IntegrityError if it is not one."""
+    bodies = map_ordered(partial(_read_part, store), parts, store.max_workers)
+    entries = [
+        entry for part, body in zip(parts, bodies, strict=True) for entry in _decoded(part, body, what)
+    ]
+    check_tree(entries, what)
+    return entries
+
+
+def merged(newer: Iterable[Entry], older: Iterable[Entry]) -> list[Entry]:
+    """Lay one tree over another: where both have a path, or one has a file above it, the newer one counts."""
+    kept = {entry.path: entry for entry in newer}
+    for entry in older:
+        kept.setdefault(entry.path, entry)
+    return in_order(kept.values())
+
+
+def read_receipts(store: Store, migration: str, batches: Sequence[str]) -> list[Receipt]:
+    """Read receipts in parallel. Raises NotFoundError if one is missing."""
+    return list(map_ordered(partial(_read_receipt, store, migration), batches, store.max_workers))
+
+
+def places_in(receipts: Iterable[Receipt]) -> dict[str, Place]:
+    """Where files lie, by their digests."""
+    places: dict[str, Place] = {}
+    for receipt in receipts:
+        for digest, place in receipt.places().items():
+            known = places.get(digest)
+            if known is None or (known.offset is not None and place.offset is None):
+                places[digest] = place
+    return places
+
+
+def find_receipt(store: Store, migration: str, batch: str) -> Receipt | None:
+    """Read a batch's receipt, or None if there is none."""
+    try:
+        return _read_receipt(store, migration, batch)
+    except NotFoundError:
+        return None
+
+
+def _read_receipt(store: Store, migration: str, batch: str) -> Receipt:
+    key = migrations.receipt_key(migration, batch)
+    what = f"{key} in {store.location}"
+    receipt = Receipt.from_record(read_record(store, key), what=what)
+    if receipt.batch != batch:
+        raise IntegrityError(f"{what} is the receipt of another batch.")
+    return receipt
+
+
+def _read_part(store: Store, part: PartRef) -> bytes:
+    return read_blob(store, part.digest, "bin", part.size)
+
+
+def _decoded(part: PartRef, body: bytes, what: str) -> list[Entry]:
+    entries = decode_part(body, what=f"{what}: part {part.digest}")
+    if len(entries) != part.entries:
+        raise IntegrityError(f"{what}: part {part.digest} has {len(entries)} entries, not {part.entries}.")
+    return entries
+
+
+def _keys(store: Store, prefix: str) -> Iterable[str]:
+    return (stat.key for stat in store.list(prefix))
+
+
+def _ignore(event: Event) -> None:
+    """Lists of files are not what a user counts."""

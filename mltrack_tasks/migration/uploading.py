@@ -1,0 +1,127 @@
+"""Send one batch: what the store has is not sent again, and what it confirmed becomes a receipt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from mltrack_tasks import events
+from mltrack_tasks.deletions import outlast
+from mltrack_tasks.events import Event, Observe, log_event
+from mltrack_tasks.filetree import Entry
+from mltrack_tasks.localtree import LocalTree
+from mltrack_tasks.migration.existing import Listing, list_existing
+from mltrack_tasks.migration.hashcache import HashCache
+from mltrack_tasks.migration.hashing import Failed
+from mltrack_tasks.migration.sending import Sent, Way, send_packs, send_singles
+from mltrack_tasks.migration.state import find_receipt
+from mltrack_tasks.migrations import batch_key, receipt_key
+from mltrack_tasks.plan import Batch
+from mltrack_tasks.receipts import DEFER_ABOVE, Pack, Receipt, batch_content, batch_id
+from mltrack_tasks.recordstore import create_if_absent
+from mltrack_tasks.stores.base import Store
+
+
+class Uploaded(NamedTuple):
+    """What became of a batch."""
+
+    receipt: Receipt
+    failed: tuple[Failed, ...] = ()
+    """Files that could not be read, or changed meanwhile."""
+    created_blobs: int = 0
+    created_bytes: int = 0
+
+
+def upload_batch(
+    store: Store,
+    batch: Batch,
+    *,
+    local_path: str | Path,
+    migration: str,
+    trust: bool = True,
+    observe: Observe = log_event,
+) -> Uploaded:
+    """Make sure that the store has a batch's files -> the receipt, and what could not be read.
+
+    A batch that has its receipt is not looked at again, unless ``trust=False``. Its record is written before
+    its blobs, so that a garbage collection that begins meanwhile sees what they are for. A file that cannot
+    be read, or is not the one that was found any more, is left out and named. Errors of the store are raised;
+    the same call again goes on where it stopped.
+    """
+    done = find_receipt(store, migration, batch.id) if trust else None
+    if done is not None:
+        return Uploaded(done)
+    create_if_absent(store, batch_key(migration, batch.id), batch_content(batch.files, batch.pack))
+    with LocalTree(local_path) as tree, HashCache(tree.root) as cache:
+        work = _Work(Way(store, tree, migration), batch, observe)
+        singles, packed = batch.single(), batch.packed()
+        work.send(singles, packed, list_existing(store, [entry.digest for entry in singles if entry.digest]))
+        while threatened := outlast(store, work.digests()):
+            taken = [entry for entry in singles if work.digest_of(entry) in threatened]
+            work.send(taken, packed if threatened & set(work.packs) else [], Listing())
+        cache.keep(work.hashed())
+    receipt = work.receipt()
+    create_if_absent(store, receipt_key(migration, receipt.batch), receipt.to_content())
+    return Uploaded(receipt, tuple(work.failed.values()), len(work.created), sum(work.created.values()))
+
+
+class _Work:
+    """A batch, and what has become of its files so far."""
+
+    def __init__(self, way: Way, batch: Batch, observe: Observe) -> None:
+        self._way, self._batch, self._observe = way, batch, observe
+        self._sent: dict[str, Sent] = {}
+        self.packs: dict[str, Pack] = {}
+        self.failed: dict[str, Failed] = {}
+        self.created: dict[str, int] = {}
+        """Digest -> size [bytes] of blobs that were written."""
+
+    def send(self, singles: list[Entry], packed: list[Entry], listing: Listing) -> None:
+        """Send files; those that fail are named in ``failed``."""
+        done = 0
+        for answer in send_packs(self._way, packed):
+            if isinstance(answer, Failed):
+                self.failed[answer.path] = answer
+                continue
+            pack, created = answer
+            self.packs[pack.digest] = pack
+            self._count(pack.digest, pack.size, created)
+            self._tell(done := done + pack.size)
+        for sent in send_singles(self._way, singles, listing):
+            if isinstance(sent, Failed):
+                self.failed[sent.path] = sent
+                continue
+            self._sent[sent.entry.path] = sent
+            self._count(sent.entry.digest, sent.entry.size, sent.created)
+            self._tell(done := done + sent.entry.size)
+
+    def digest_of(self, entry: Entry) -> str | None:
+        """Digest of a file that was sent."""
+        sent = self._sent.get(entry.path)
+        return None if sent is None else sent.entry.digest
+
+    def digests(self) -> set[str]:
+        """Blobs that the receipt is going to name."""
+        return {sent.entry.digest for sent in self._sent.values()} | set(self.packs)
+
+    def hashed(self) -> list[Entry]:
+        """Files whose digest was not known before they were sent."""
+        return [sent.entry for sent in self._sent.values() if sent.entry.size > DEFER_ABOVE]
+
+    def receipt(self) -> Receipt:
+        """What was confirmed, under the id of a batch of just these files."""
+        done = [entry for entry in self._batch.files if entry.path not in self.failed]
+        return Receipt(
+            batch=batch_id(done, self._batch.pack),
+            blobs={item.entry.digest: (item.format, item.entry.size) for item in self._sent.values()},
+            packs=tuple(self.packs.values()),
+            digests={entry.path: entry.digest for entry in self.hashed()},
+        )
+
+    def _count(self, digest: str, size: int, created: bool) -> None:
+        if created:
+            self.created[digest] = size
+
+    def _tell(self, done: int) -> None:
+        details = {"done": done, "total": self._batch.size_bytes, "unit": "bytes"}
+        self._observe(Event(events.PROGRESS, "sending files", details))

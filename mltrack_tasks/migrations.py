@@ -1,0 +1,171 @@
+"""Migrations in a store: their keys, and the record of a finished state.
+
+A *migration* is what one folder on one machine is to a store, however often it is migrated; each time that it
+had changed gives a further numbered manifest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from mltrack_tasks import layout
+from mltrack_tasks.digest import is_digest
+from mltrack_tasks.errors import IntegrityError, InvalidInputError
+from mltrack_tasks.fields import Fields, is_count, is_list, is_name, is_size, is_spelling
+from mltrack_tasks.paths import read_spelled, spell
+from mltrack_tasks.receipts import is_batch_id
+from mltrack_tasks.records import Record
+
+MIGRATIONS = "migrations/"
+SOURCES = ("directory", "mlflow")
+
+_NUMBERED = re.compile(r"(?P<number>[0-9]{8})\.json")
+
+
+def folder_of(migration: str) -> str:
+    """Folder of all records of a migration, ending in ``/``."""
+    return f"{MIGRATIONS}{layout.encode_segment(migration, what='The name of the migration')}/"
+
+
+def manifests_folder(migration: str) -> str:
+    """Folder of a migration's manifests, ending in ``/``."""
+    return f"{folder_of(migration)}manifests/"
+
+
+def manifest_key(migration: str, number: int) -> str:
+    """Key of a migration's manifest of one finished state."""
+    if not 1 <= number <= 99_999_999:
+        raise InvalidInputError(f"{number} is not the number of a migration's manifest (1 to 99,999,999).")
+    return f"{manifests_folder(migration)}{number:08d}.json"
+
+
+def parse_manifest_key(key: str) -> tuple[str, int] | None:
+    """Read a key -> (migration, number), or None if it is not that of a migration's manifest."""
+    parts = key.split("/")
+    match = _NUMBERED.fullmatch(parts[-1])
+    if len(parts) != 4 or f"{parts[0]}/" != MIGRATIONS or parts[2] != "manifests" or match is None:
+        return None
+    try:
+        found = layout.decode_segment(parts[1]), int(match["number"])
+    except IntegrityError:
+        return None
+    return found if found[1] >= 1 else None
+
+
+def batch_key(migration: str, batch: str) -> str:
+    """Key of the record that says what a batch is about to send."""
+    return f"{folder_of(migration)}plans/{_checked_id(batch)}.json"
+
+
+def receipts_folder(migration: str) -> str:
+    """Folder of a migration's receipts, ending in ``/``."""
+    return f"{folder_of(migration)}receipts/"
+
+
+def receipt_key(migration: str, batch: str) -> str:
+    """Key of the record that says what the store confirmed of a batch."""
+    return f"{receipts_folder(migration)}{_checked_id(batch)}.json"
+
+
+def parse_receipt_key(key: str) -> str | None:
+    """Read a key -> the batch's id, or None."""
+    last = key.rpartition("/")[2].removesuffix(".json")
+    return last if is_batch_id(last) and key.endswith(f"/receipts/{last}.json") else None
+
+
+class PartRef(NamedTuple):
+    """A list of entries as a blob of format ``bin``."""
+
+    digest: str
+    size: int
+    """[bytes] of the list."""
+    entries: int
+
+
+class MigratedRun(NamedTuple):
+    """A run of a migration: its manifest's revision, and what tells that it has changed."""
+
+    run_id: str
+    revision: int
+    signature: str
+    folders: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MigrationManifest:
+    """One finished state of a migration: everything that is needed to restore it."""
+
+    migration: str
+    number: int
+    source: str
+    tree: tuple[PartRef, ...] = ()
+    """What was in the folder."""
+    removed: tuple[PartRef, ...] = ()
+    """What a migration has removed from the folder, or was about to: part of a restore all the same."""
+    runs: tuple[MigratedRun, ...] = ()
+    receipts: tuple[str, ...] = ()
+    files: int = 0
+    size_bytes: int = 0
+    left_out: tuple[tuple[str, str], ...] = ()
+    """(path, reason) of what could not be kept, such as sockets."""
+
+    def __repr__(self) -> str:
+        return (
+            f"<manifest {self.number} of {self.migration!r}: {self.files:,} files, {self.size_bytes:,} bytes>"
+        )
+
+    def to_content(self) -> dict[str, Any]:
+        """Map onto the record's content."""
+        return {
+            "migration": self.migration,
+            "number": self.number,
+            "source": self.source,
+            "tree": [list(part) for part in self.tree],
+            "removed": [list(part) for part in self.removed],
+            "runs": [[*run[:3], [spell(folder) for folder in run.folders]] for run in self.runs],
+            "receipts": list(self.receipts),
+            "files": self.files,
+            "size_bytes": self.size_bytes,
+            "left_out": [[spell(path), spell(reason)] for path, reason in self.left_out],
+        }
+
+    @classmethod
+    def from_record(cls, record: Record, *, what: str) -> MigrationManifest:
+        """Parse a migration's manifest; IntegrityError names what is not as it must be."""
+        fields = Fields(record.content, what)
+        runs = fields.rows("runs", is_name, is_count, is_digest, is_list)
+        left_out = fields.rows("left_out", is_spelling, is_spelling)
+        receipts = fields.texts("receipts") or ()
+        if not all(map(is_batch_id, receipts)):
+            raise IntegrityError(f"{what} names receipts that are none.")
+        return cls(
+            migration=fields.name("migration"),
+            number=fields.size("number"),
+            source=fields.choice(fields.text("source"), SOURCES, "kind of source"),
+            tree=parse_parts(fields, "tree"),
+            removed=parse_parts(fields, "removed"),
+            runs=tuple(_run(row, what) for row in runs),
+            receipts=receipts,
+            files=fields.size("files"),
+            size_bytes=fields.size("size_bytes"),
+            left_out=tuple((read_spelled(a, what), read_spelled(b, what)) for a, b in left_out),
+        )
+
+
+def parse_parts(fields: Fields, key: str) -> tuple[PartRef, ...]:
+    """Parse references of parts out of a record."""
+    return tuple(PartRef(*row) for row in fields.rows(key, is_digest, is_size, is_size))
+
+
+def _run(row: Sequence[Any], what: str) -> MigratedRun:
+    run_id, revision, signature, folders = row
+    return MigratedRun(run_id, revision, signature, tuple(read_spelled(folder, what) for folder in folders))
+
+
+def _checked_id(batch: str) -> str:
+    if not is_batch_id(batch):
+        raise InvalidInputError(f"{batch!r:.80} is not the id of a batch.")
+    return batch

@@ -1,0 +1,117 @@
+"""What a migration has to do, as a value: which files stand in a manifest, which are sent, in which batches.
+
+Everything here follows from the tree and the last finished manifest alone, so that a call that is made again
+after a crash plans the same batches and finds their receipts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from mltrack_tasks.digest import MiB
+from mltrack_tasks.filetree import FILE, Entries, Entry
+from mltrack_tasks.receipts import DEFER_ABOVE, batch_id
+
+INLINE_LIMIT = 4 * 1024
+"""[bytes] Files of a run up to this size stand in its manifest ..."""
+INLINE_TOTAL = MiB
+"""[bytes] ... as long as they take no more than this together."""
+PACK_LIMIT = 32 * 1024
+"""[bytes] Files up to this size are sent many at a time: one request costs as much as some 30 KiB of body."""
+PACK_SIZE = 32 * MiB
+"""[bytes] of one pack, at most."""
+BATCH_FILES, BATCH_BYTES = 500, 1024 * MiB
+"""What a batch holds, while there are not too many of them."""
+MAX_BATCHES = 30
+"""Cuts by number of files, and as many by bytes; each batch is a task run, and they stay below 150."""
+
+
+class Batch:
+    """A slice of the work: what one task run sends."""
+
+    __slots__ = ("files", "pack")
+
+    def __init__(self, files: Iterable[Entry], pack: bool) -> None:
+        self.files, self.pack = Entries(files), pack
+
+    @property
+    def id(self) -> str:
+        """What names the batch and its receipt."""
+        return batch_id(self.files, self.pack)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all its files."""
+        return sum(entry.size for entry in self.files)
+
+    def packed(self) -> list[Entry]:
+        """The files that go into packs."""
+        return [entry for entry in self.files if self._fits(entry)]
+
+    def single(self) -> list[Entry]:
+        """The files that become blobs of their own."""
+        return [entry for entry in self.files if not self._fits(entry)]
+
+    def _fits(self, entry: Entry) -> bool:
+        return self.pack and entry.size <= PACK_LIMIT
+
+    def __repr__(self) -> str:
+        return f"<batch of {len(self.files):,} files, {self.size_bytes:,} bytes>"
+
+
+def inlined(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """Choose the files of a run that stand in its manifest -> each distinct content once, by digest."""
+    chosen: dict[str, Entry] = {}
+    room = INLINE_TOTAL
+    for entry in entries:
+        if entry.kind != FILE or not entry.digest or entry.size > INLINE_LIMIT or entry.digest in chosen:
+            continue
+        if entry.size <= room:
+            chosen[entry.digest] = entry
+            room -= entry.size
+    return chosen
+
+
+def to_send(entries: Iterable[Entry], inline: Collection[str], known: Collection[str]) -> Iterator[Entry]:
+    """Choose the files that have to be sent: each content once, but for what is ``known`` to be there.
+
+    ``inline`` are paths. Of large files equal ones are found only when they are sent, whether their digests
+    are known or not.
+    """
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.kind != FILE or entry.path in inline or entry.digest in known or entry.digest in seen:
+            continue
+        if entry.size <= DEFER_ABOVE:
+            seen.add(entry.digest)
+        yield entry
+
+
+def batches_of(files: Sequence[Entry], pack: bool) -> list[Batch]:
+    """Cut files into batches, in their order: of BATCH_FILES or BATCH_BYTES, or more if need be."""
+    most = max(BATCH_FILES, -(-len(files) // MAX_BATCHES))
+    largest = max(BATCH_BYTES, -(-sum(entry.size for entry in files) // MAX_BATCHES))
+    batches: list[Batch] = []
+    current: list[Entry] = []
+    size = 0
+    for entry in files:
+        if current and (len(current) >= most or size + entry.size > largest):
+            batches.append(Batch(current, pack))
+            current, size = [], 0
+        current.append(entry)
+        size += entry.size
+    return [*batches, Batch(current, pack)] if current else batches
+
+
+def packs_of(files: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Cut small files into packs of at most PACK_SIZE."""
+    current: list[Entry] = []
+    size = 0
+    for entry in files:
+        if current and size + entry.size > PACK_SIZE:
+            yield current
+            current, size = [], 0
+        current.append(entry)
+        size += entry.size
+    if current:
+        yield current
