@@ -1,29 +1,36 @@
-"""Run the benchmarks named on the command line, or all."""
+"""Run the benchmarks named on the command line, or all; one alone may be followed by options of its own."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
-from benchmarks import catalog, memory, query, small_put
+from benchmarks import catalog, memory, migration, query, small_put
 from benchmarks.server import target
 
-ALL = {
+ALL: dict[str, Callable[..., bool]] = {
     "small_put": small_put.run,
     "memory": memory.run,
     "query": query.run,
     "catalog": catalog.run,
+    "migration": migration.run,
 }
+WITH_OPTIONS = {"migration"}
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Print each benchmark beside its bar; the exit code counts the bars that were missed."""
+    first = next((at for at, each in enumerate(arguments) if each.startswith("-")), len(arguments))
+    names, options = arguments[:first], arguments[first:]
     unknown = set(names) - set(ALL)
     if unknown:
         raise SystemExit(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
+    if options and (len(names) != 1 or names[0] not in WITH_OPTIONS):
+        raise SystemExit(f"options go to one of {', '.join(WITH_OPTIONS)} alone, not {' '.join(options)}")
     missed = []
     for name in names or ALL:
         with target() as here:
-            if not ALL[name](here):
+            if not ALL[name](here, *([options] if options else [])):
                 missed.append(name)
     print(f"bars missed: {', '.join(missed) or 'none'}")
     return len(missed)
