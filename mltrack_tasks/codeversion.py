@@ -132,9 +132,13 @@ def program_file() -> Path | None:
 def _is_installed(file: Path) -> bool:
     if {"site-packages", "dist-packages"} & set(file.parts):
         return True
+    return any(file.is_relative_to(folder) for folder in _python_folders())
+
+
+@cache
+def _python_folders() -> frozenset[str]:
     schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
-    folders = {sysconfig.get_path(name, scheme) for scheme in schemes for name in ("stdlib", "scripts")}
-    return any(file.is_relative_to(folder) for folder in folders)
+    return frozenset(sysconfig.get_path(name, scheme) for scheme in schemes for name in ("stdlib", "scripts"))
 
 
 def _working_folder() -> Path | None:

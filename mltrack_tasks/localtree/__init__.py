@@ -106,9 +106,10 @@ class LocalTree:
     def delete(self, entry: Entry) -> str | None:
         """Delete a file or link if it is still what ``entry`` says -> None, or why it was left.
 
-        It is renamed into a trash folder beside it, hashed again, and put back if its size or digest
-        differ. Nothing is ever replaced by that: if its name is taken by then, it stays in the trash folder
-        and the reason says where. Raises InvalidInputError for a folder or an entry without digest.
+        It is renamed into a trash folder beside it, hashed again, and put back if its size or digest differ,
+        or if somebody has it open for writing (as far as the system tells). Nothing is ever replaced by that:
+        if its name is taken by then, it stays in the trash folder and the reason says where. Raises
+        InvalidInputError for a folder or an entry without digest.
         """
         return deleting.delete(self._folders, entry)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
+import sys
 from contextlib import suppress
 from stat import S_ISLNK, S_ISREG
 
@@ -15,6 +18,7 @@ from mltrack_tasks.localtree.leftovers import hold, put_back, trash_name
 from mltrack_tasks.localtree.reading import READ, hash_open
 
 _CHANGED = "changed since it was stored"
+_IN_USE = "open for writing"
 _KEEPS_FOLDER = (errno.ENOTEMPTY, errno.EEXIST)
 
 
@@ -63,7 +67,7 @@ def _delete_in(parent: Folder, above: str, name: str, entry: Entry) -> str | Non
         hold(trash.descriptor)
         try:
             os.rename(name, name, src_dir_fd=parent.descriptor, dst_dir_fd=trash.descriptor)
-            why = None if _is_same(trash, name, entry) else _CHANGED
+            why = _why_kept(trash, name, entry)
             if why is None:
                 os.unlink(name, dir_fd=trash.descriptor)
         except OSError as error:
@@ -80,19 +84,47 @@ def _delete_in(parent: Folder, above: str, name: str, entry: Entry) -> str | Non
             os.rmdir(trash_folder, dir_fd=parent.descriptor)
 
 
-def _is_same(trash: Folder, name: str, entry: Entry) -> bool:
+def _why_kept(trash: Folder, name: str, entry: Entry) -> str | None:
+    """Look at what lies aside: why it has to be kept, or None."""
     if entry.kind != FILE:
-        try:
-            return os.readlink(name, dir_fd=trash.descriptor) == entry.target
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                return False  # no link any more
-            raise
+        return None if _points_to(trash, name, entry.target) else _CHANGED
     descriptor = os.open(name, READ, dir_fd=trash.descriptor)
     try:
-        return hash_open(descriptor) == (entry.size, entry.digest)
+        # First who writes, then what is there: it has no name by now that another writer could open.
+        if _is_being_written(descriptor):
+            return _IN_USE
+        return None if hash_open(descriptor) == (entry.size, entry.digest) else _CHANGED
     finally:
         os.close(descriptor)
+
+
+def _points_to(trash: Folder, name: str, target: str) -> bool:
+    try:
+        return os.readlink(name, dir_fd=trash.descriptor) == target
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False  # no link any more
+        raise
+
+
+def _is_being_written(descriptor: int) -> bool:
+    """Whether somebody has the file open for writing, who would go on writing into what was deleted.
+
+    Linux grants a read lease only if nobody has (fcntl(2), "Leases"), to the owner of the file or root.
+    False also where the system does not tell.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        # The default signal of a lease that is to be given up would end the process; this one is ignored.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a network file system, or another's file
+    return False
 
 
 def _reason(error: OSError) -> str:

@@ -120,20 +120,23 @@ def _is_there(parent: Folder, name: str, entry: Entry, replace: bool, what: str)
 def _fill(descriptor: int, entry: Entry, chunks: Iterable[bytes | memoryview], what: str) -> None:
     hasher, size = hashlib.sha256(), 0
     for chunk in chunks:
-        hasher.update(chunk)
-        size += len(chunk)
-        _write_all(descriptor, chunk, what)
+        view = memoryview(chunk).cast("B")
+        hasher.update(view)
+        size += len(view)
+        if size > entry.size:
+            break  # whatever else comes, it is not the file; the disk need not take it
+        _write_all(descriptor, view, what)
     if (size, hasher.hexdigest()) != (entry.size, entry.digest):
         raise IntegrityError(
-            f"What was to become {what} are {size:,} bytes with the SHA-256 {hasher.hexdigest()}, not "
-            f"{entry.size:,} with {entry.digest}. Nothing was written; verify the store."
+            f"What was to become {what} are {'more than ' * (size > entry.size)}{min(size, entry.size):,} "
+            f"bytes with the SHA-256 {hasher.hexdigest()}, not {entry.size:,} with {entry.digest}. "
+            "Nothing was written; verify the store."
         )
 
 
-def _write_all(descriptor: int, chunk: bytes | memoryview, what: str) -> None:
+def _write_all(descriptor: int, view: memoryview, what: str) -> None:
     """Apart from the chunks' source, so that its errors are not taken for the disk's."""
     with os_errors(what):
-        view = memoryview(chunk)
         while view:
             view = view[os.write(descriptor, view) :]
 

@@ -61,6 +61,12 @@ class Deleted(NamedTuple):
     """What stayed although it might have gone, and why."""
 
 
+def check_age(min_age: object) -> None:
+    """Refuse what is no age: InvalidInputError."""
+    if not isinstance(min_age, timedelta) or min_age < timedelta(0):
+        raise InvalidInputError(f"min_age is {min_age!r}; give a timedelta that is not negative.")
+
+
 def deletable(
     scan: Scan, entries: Sequence[Entry], runs: Iterable[MigratedRun], *, min_age: timedelta, now: datetime
 ) -> list[RunFiles]:
@@ -69,8 +75,6 @@ def deletable(
     Of MLflow, only what belongs to runs: experiments, the model registry and databases are needed by the
     runs that stay. Of plain folders also files that belong to no run.
     """
-    if not isinstance(min_age, timedelta) or min_age < timedelta(0):
-        raise InvalidInputError(f"min_age is {min_age!r}; give a timedelta that is not negative.")
     oldest = int((now - min_age).timestamp() * 1e9)
     stored = {run.run_id: run for run in runs}
     chosen: list[RunFiles] = []

@@ -10,17 +10,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mltrack_tasks.catalog import current_manifests
 from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.filetree import FILE
 from mltrack_tasks.localtree import LocalTree
+from mltrack_tasks.manifests import read_manifest
 from mltrack_tasks.migrated import FIELD
 from mltrack_tasks.migration.restoring import Portion, write_portions
-from mltrack_tasks.migration.selecting import check_together, portion_of_run, portions_of_migration
+from mltrack_tasks.migration.selecting import (
+    check_together,
+    portion_of_run,
+    portions_of_migration,
+    read_state,
+)
 from mltrack_tasks.migration.state import list_migrations
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.records import RunManifest
+from mltrack_tasks.runlog import newest_manifests
 from mltrack_tasks.runs import get_run, list_runs
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.files import checked_path, make_folders, os_errors
@@ -104,7 +110,7 @@ def _chosen(
     if sum((run_ids is not None, bool(given), migration is not None)) > 1:
         raise InvalidInputError("Give run_ids, filters such as project, or a migration: one of the three.")
     if migration is not None:
-        return portions_of_migration(store, migration)
+        return portions_of_migration(store, read_state(store, migration))
     if run_ids is not None:
         if isinstance(run_ids, str):
             raise InvalidInputError(f"run_ids is a string; give a list: [{run_ids!r}].")
@@ -112,9 +118,20 @@ def _chosen(
         return _of_runs(store, list(map_ordered(partial(get_run, store), ids, store.max_workers)))
     if given:
         return _of_runs(store, list_runs(store, **given, observe=observe))
-    whole = [portion for name in list_migrations(store) for portion in portions_of_migration(store, name)]
-    others = [run for run in current_manifests(store, observe=observe) if FIELD not in run.extra]
-    return [*whole, *_of_runs(store, others)]
+    return _everything(store)
+
+
+def _everything(store: Store) -> list[Portion]:
+    """All migrations, and the runs that are of none; what cannot be read is an error here."""
+    portions: list[Portion] = []
+    migrated: set[str] = set()
+    for name in list_migrations(store):
+        state = read_state(store, name)
+        portions += portions_of_migration(store, state)
+        migrated.update(run.run_id for run in state.runs)
+    others = [each for each in newest_manifests(store) if each.run_id not in migrated]
+    read = map_ordered(lambda each: read_manifest(store, each.run_id, each.number), others, store.max_workers)
+    return [*portions, *_of_runs(store, [run for run in read if FIELD not in run.extra])]
 
 
 def _of_runs(store: Store, runs: Sequence[RunManifest]) -> list[Portion]:

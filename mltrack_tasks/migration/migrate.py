@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from mltrack_tasks.errors import FormatError, InvalidInputError, MLTrackError, TransientError
 from mltrack_tasks.events import PROGRESS, Event, Observe, log_event
-from mltrack_tasks.migration.deletion import MIN_AGE, deletable, delete_batches, delete_local_batch
-from mltrack_tasks.migration.finishing import finish_migration, runs_to_write, with_digests
+from mltrack_tasks.migration.deletion import MIN_AGE, check_age, delete_local_batch
+from mltrack_tasks.migration.finishing import finish_migration
 from mltrack_tasks.migration.planning import Plan, plan_migration
-from mltrack_tasks.migration.report import MigrationReport, Outcome, incomplete, interrupted, report_of
+from mltrack_tasks.migration.report import MigrationReport, Outcome, report_migration, stopped
 from mltrack_tasks.migration.runmanifests import write_manifests
+from mltrack_tasks.migration.runplan import plan_manifests
 from mltrack_tasks.migration.scan import scan_source
-from mltrack_tasks.migration.state import places_in
 from mltrack_tasks.migration.uploading import upload_batch
-from mltrack_tasks.migration.verification import verify_batch
+from mltrack_tasks.migration.verification import confirm_batch
 from mltrack_tasks.stores.base import Store
 
 T = TypeVar("T")
@@ -58,6 +58,7 @@ def migrate_to_s3(
     finishes it. Raises InvalidInputError before any work for a path that is not there.
     """
     started = time.monotonic()
+    check_age(min_age)
     scan = scan_source(
         local_path,
         name=name,
@@ -67,88 +68,40 @@ def migrate_to_s3(
         allow_empty=allow_empty,
         observe=observe,
     )
-    deletable(scan, (), (), min_age=min_age, now=datetime.now(UTC))
     plan = plan_migration(
         store, scan, pack_small_files=pack_small_files, hash_everything=dry_run, observe=observe
     )
-    work = _Migration(store, plan, observe)
-    if not dry_run:
+    outcome = Outcome()
+    if not dry_run and (delete_after_upload or not plan.unchanged):
         try:
-            work.carry_out(min_age if delete_after_upload else None)
+            _carry_out(store, plan, outcome, min_age if delete_after_upload else None, observe)
         except (FormatError, InvalidInputError):
             raise
         except MLTrackError as error:
-            raise interrupted(plan, len(work.outcome.uploaded), error) from error
-    report = report_of(plan, work.outcome, dry_run=dry_run, seconds=time.monotonic() - started)
-    if report.failed:
-        raise incomplete(report)
-    return report
+            raise stopped(plan, len(outcome.uploaded), error) from error
+    return report_migration(plan, outcome, dry_run=dry_run, seconds=time.monotonic() - started)
 
 
-class _Migration:
-    """One migration while it is carried out."""
-
-    def __init__(self, store: Store, plan: Plan, observe: Observe) -> None:
-        self._store, self._plan, self._observe = store, plan, observe
-        self._root, self._name = plan.scan.root, plan.scan.migration
-        self.outcome = Outcome()
-
-    def carry_out(self, min_age: timedelta | None) -> None:
-        """Upload, write manifests, verify, finish; with ``min_age`` delete what is old enough."""
-        plan, outcome = self._plan, self.outcome
-        if plan.unchanged and min_age is None:
-            return
-        self._upload()
-        entries, outcome.failed = with_digests(plan, outcome.uploaded)
-        runs, batches = runs_to_write(plan, entries, outcome.failed, outcome.uploaded)
-        for batch in batches:
-            write = partial(write_manifests, self._store, batch, local_path=self._root, migration=self._name)
-            written, refused = retried(partial(write, observe=self._observe))
-            outcome.runs += written
-            outcome.failed += refused
-        self._verify()
-        runs = [*runs, *outcome.runs]
-        now = datetime.now(UTC)
-        removing = [] if min_age is None else deletable(plan.scan, entries, runs, min_age=min_age, now=now)
-        outcome.manifest = retried(
-            partial(
-                finish_migration,
-                self._store,
-                plan,
-                entries,
-                receipts=[item.receipt.batch for item in outcome.uploaded],
-                runs=runs,
-                removing=[entry for run in removing for entry in run.entries],
-                failed=outcome.failed,
-                observe=self._observe,
-            )
-        )
-        places = {**plan.places, **places_in(item.receipt for item in outcome.uploaded)}
-        for doomed in delete_batches(removing, places):
-            delete = partial(delete_local_batch, self._store, doomed, local_path=plan.scan.root)
-            outcome.deleted.append(retried(partial(delete, observe=self._observe)))
-
-    def _upload(self) -> None:
-        done = 0
-        for batch in self._plan.batches:
-            tell = _beginning_at(done, self._plan.new_bytes, self._observe)
-            send = partial(upload_batch, self._store, batch, local_path=self._root, migration=self._name)
-            self.outcome.uploaded.append(retried(partial(send, observe=tell)))
-            done += batch.size_bytes
-
-    def _verify(self) -> None:
-        """Verify each batch; one whose blobs are gone is sent again, whatever its receipt says."""
-        for number, batch in enumerate(self._plan.batches):
-            for _ in range(TRIES):
-                receipt = self.outcome.uploaded[number].receipt
-                faults = retried(partial(verify_batch, self._store, receipt, observe=self._observe))
-                if not faults:
-                    break
-                send = partial(upload_batch, self._store, batch, local_path=self._root, migration=self._name)
-                again = partial(send, trust=False, observe=self._observe)
-                self.outcome.uploaded[number] = retried(again)
-            else:
-                raise TransientError(f"Blobs disappear from {self._store.location} while they are written.")
+def _carry_out(
+    store: Store, plan: Plan, outcome: Outcome, min_age: timedelta | None, observe: Observe
+) -> None:
+    root, migration = plan.scan.root, plan.scan.migration
+    done = 0
+    for batch in plan.batches:
+        send = partial(upload_batch, store, batch, local_path=root, migration=migration)
+        sent = retried(partial(send, observe=_beginning_at(done, plan.new_bytes, observe)))
+        confirm = partial(confirm_batch, store, batch, sent, local_path=root, migration=migration)
+        outcome.uploaded.append(retried(partial(confirm, observe=observe)))
+        done += batch.size_bytes
+    work = plan_manifests(plan, outcome.uploaded)
+    for runs in work.batches:
+        write = partial(write_manifests, store, runs, local_path=root, migration=migration)
+        outcome.written.append(retried(partial(write, observe=observe)))
+    finish = partial(finish_migration, store, work, outcome.written, delete_older_than=min_age)
+    outcome.finished = retried(partial(finish, observe=observe))
+    for doomed in outcome.finished.deletions:
+        delete = partial(delete_local_batch, store, doomed, local_path=root, observe=observe)
+        outcome.deleted.append(retried(delete))
 
 
 def retried(call: Callable[[], T]) -> T:

@@ -38,6 +38,7 @@ class Plan:
         previous: MigrationManifest | None,
         batches: Sequence[Batch],
         places: Mapping[str, Place] = MappingProxyType({}),
+        removed: frozenset[str] = frozenset(),
         failed: Sequence[Failed] = (),
         unchanged: bool = False,
     ) -> None:
@@ -45,6 +46,8 @@ class Plan:
         self.batches, self.failed, self.unchanged = tuple(batches), tuple(failed), unchanged
         self.places = places
         """Digest -> where earlier migrations put it."""
+        self.removed = removed
+        """Paths of what was deleted here after it was stored, and is not there now."""
 
     @property
     def files(self) -> int:
@@ -96,6 +99,8 @@ def plan_migration(
         if not failed and _is_unchanged(scan, entries, previous):
             return Plan(scan, entries, previous=previous, batches=(), unchanged=True)
         known = _places(store, previous)
+    present = {entry.path for entry in entries}
+    removed = _removed_paths(store, previous) - present
     inline = {
         entry.path
         for run in members(entries, scan.groups)
@@ -104,7 +109,9 @@ def plan_migration(
         if entry.digest in chosen
     }
     batches = batches_of(list(to_send(entries, inline, known)), pack_small_files)
-    return Plan(scan, entries, previous=previous, batches=batches, places=known, failed=failed)
+    return Plan(
+        scan, entries, previous=previous, batches=batches, places=known, removed=removed, failed=failed
+    )
 
 
 def _is_unchanged(scan: Scan, entries: Sequence[Entry], previous: MigrationManifest) -> bool:
@@ -113,6 +120,11 @@ def _is_unchanged(scan: Scan, entries: Sequence[Entry], previous: MigrationManif
     runs = [group.run_id for group in scan.groups]
     known = [run.run_id for run in previous.runs]
     return known == runs and previous.tree == tuple(ref for ref, _ in known_parts(entries))
+
+
+def _removed_paths(store: Store, previous: MigrationManifest | None) -> frozenset[str]:
+    older = read_tree(store, previous.removed, "the files removed earlier") if previous else []
+    return frozenset(entry.path for entry in older if entry.kind == FILE)
 
 
 def _places(store: Store, previous: MigrationManifest) -> Mapping[str, Place]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from mltrack_tasks.errors import MLTrackError, PartialTransferError
 from mltrack_tasks.migration.deletion import Deleted
+from mltrack_tasks.migration.finishing import Finished
 from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.planning import Plan
+from mltrack_tasks.migration.runmanifests import Written
 from mltrack_tasks.migration.uploading import Uploaded
-from mltrack_tasks.migrations import MigratedRun, MigrationManifest
 
 _SHOWN = 5
 
@@ -20,9 +21,8 @@ class Outcome:
     """What became of a plan so far."""
 
     uploaded: list[Uploaded] = field(default_factory=list)
-    failed: list[Failed] = field(default_factory=list)
-    runs: list[MigratedRun] = field(default_factory=list)
-    manifest: MigrationManifest | None = None
+    written: list[Written] = field(default_factory=list)
+    finished: Finished | None = None
     deleted: list[Deleted] = field(default_factory=list)
 
 
@@ -69,9 +69,22 @@ class MigrationReport:
         ]
 
 
-def report_of(plan: Plan, outcome: Outcome, *, dry_run: bool, seconds: float) -> MigrationReport:
-    """Put together what a plan says and what became of it."""
-    number = outcome.manifest.number if outcome.manifest else None
+def report_migration(
+    plan: Plan, outcome: Outcome, *, dry_run: bool = False, seconds: float = 0.0
+) -> MigrationReport:
+    """Put together what a plan says and what became of it.
+
+    Raises PartialTransferError if anything could not be stored as it is now; its ``done`` has the report.
+    """
+    report = _report(plan, outcome, dry_run, seconds)
+    if report.failed:
+        raise _incomplete(report)
+    return report
+
+
+def _report(plan: Plan, outcome: Outcome, dry_run: bool, seconds: float) -> MigrationReport:
+    finished = outcome.finished
+    number = finished.manifest.number if finished else None
     if number is None and plan.unchanged and plan.previous:
         number = plan.previous.number
     return MigrationReport(
@@ -85,9 +98,9 @@ def report_of(plan: Plan, outcome: Outcome, *, dry_run: bool, seconds: float) ->
         new_bytes=plan.new_bytes,
         created_blobs=sum(batch.created_blobs for batch in outcome.uploaded),
         created_bytes=sum(batch.created_bytes for batch in outcome.uploaded),
-        runs=tuple(run.run_id for run in outcome.runs),
+        runs=tuple(run.run_id for batch in outcome.written for run in batch.runs),
         left_out=tuple(plan.scan.left_out),
-        failed=tuple(outcome.failed or plan.failed),
+        failed=finished.failed if finished else plan.failed,
         deleted_files=sum(batch.files for batch in outcome.deleted),
         deleted_bytes=sum(batch.size_bytes for batch in outcome.deleted),
         kept=tuple(kept for batch in outcome.deleted for kept in batch.kept),
@@ -97,7 +110,7 @@ def report_of(plan: Plan, outcome: Outcome, *, dry_run: bool, seconds: float) ->
     )
 
 
-def interrupted(plan: Plan, sent: int, error: MLTrackError) -> PartialTransferError:
+def stopped(plan: Plan, sent: int, error: MLTrackError) -> PartialTransferError:
     """The error for a migration that the store, or the disk, stopped after ``sent`` batches."""
     done = [entry.path for batch in plan.batches[:sent] for entry in batch.files]
     rest = [entry.path for batch in plan.batches[sent:] for entry in batch.files]
@@ -110,7 +123,7 @@ def interrupted(plan: Plan, sent: int, error: MLTrackError) -> PartialTransferEr
     )
 
 
-def incomplete(report: MigrationReport) -> PartialTransferError:
+def _incomplete(report: MigrationReport) -> PartialTransferError:
     """The error for a migration that stored all but some files."""
     shown = "; ".join(f"{path!r}: {reason}" for path, reason in report.failed[:_SHOWN])
     more = f"; and {len(report.failed) - _SHOWN:,} more" if len(report.failed) > _SHOWN else ""

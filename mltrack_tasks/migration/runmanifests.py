@@ -45,6 +45,13 @@ class RunWork(NamedTuple):
     """Whether an earlier migration wrote it, so that this is a revision."""
 
 
+class Written(NamedTuple):
+    """What became of a batch of runs."""
+
+    runs: tuple[MigratedRun, ...]
+    failed: tuple[Failed, ...]
+
+
 class RunBatch:
     """A slice of the runs: what one task run writes. Not a dataclass: Prefect would walk through it."""
 
@@ -61,7 +68,7 @@ class RunBatch:
 
 def write_manifests(
     store: Store, batch: RunBatch, *, local_path: str | Path, migration: str, observe: Observe = log_event
-) -> tuple[list[MigratedRun], list[Failed]]:
+) -> Written:
     """Write the manifests of runs whose files are stored -> those in the store now, and what failed.
 
     A run that is there as it should be stays; one that has changed becomes a revision. What MLflow says is
@@ -81,7 +88,7 @@ def write_manifests(
                 done.append(answer)
             details = {"done": number, "total": len(batch.runs), "unit": "runs"}
             observe(Event(events.PROGRESS, "writing manifests", details))
-    return done, failed
+    return Written(tuple(done), tuple(failed))
 
 
 class _Maker:

@@ -14,7 +14,7 @@ from mltrack_tasks.migrated import of_run
 from mltrack_tasks.migration.groups import members
 from mltrack_tasks.migration.restoring import Portion
 from mltrack_tasks.migration.state import latest_manifest, merged, places_in, read_receipts, read_tree
-from mltrack_tasks.migrations import MigratedRun
+from mltrack_tasks.migrations import MigratedRun, MigrationManifest
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
@@ -25,11 +25,17 @@ _MODE = 0o644
 """Permissions of what was never a file on a disk."""
 
 
-def portions_of_migration(store: Store, name: str) -> list[Portion]:
-    """All that the last state of a migration lists: what was in its folder, or was deleted from there."""
+def read_state(store: Store, name: str) -> MigrationManifest:
+    """Read the last finished state of a migration. NotFoundError if there is none."""
     manifest = latest_manifest(store, name)
     if manifest is None:
         raise NotFoundError(f"There is no migration {name!r} in {store.location}.", details={"name": name})
+    return manifest
+
+
+def portions_of_migration(store: Store, manifest: MigrationManifest) -> list[Portion]:
+    """All that a state of a migration lists: what was in its folder, or was deleted from there."""
+    name = manifest.migration
     what = f"the manifest of {name!r}"
     entries = merged(read_tree(store, manifest.tree, what), read_tree(store, manifest.removed, what))
     places = places_in(read_receipts(store, name, manifest.receipts))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from mltrack_tasks import events
 from mltrack_tasks.blobs import fault_of, read_blob
 from mltrack_tasks.digest import sha256_hex
-from mltrack_tasks.errors import ArchivedError, IntegrityError, NotFoundError
+from mltrack_tasks.errors import ArchivedError, IntegrityError, NotFoundError, TransientError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.migration.existing import find_existing
+from mltrack_tasks.migration.uploading import Uploaded, upload_batch
 from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.plan import Batch
 from mltrack_tasks.receipts import Pack, Receipt
 from mltrack_tasks.stores.base import Store
 
+_TRIES = 3
 Faults = dict[str, str]
 """Digest of a blob -> what is wrong with it."""
 
@@ -31,6 +35,29 @@ def verify_batch(
     details = {"done": len(receipt.blobs) + len(receipt.packs), "total": None, "unit": "blobs"}
     observe(Event(events.PROGRESS, "verifying", details))
     return faults
+
+
+def confirm_batch(
+    store: Store,
+    batch: Batch,
+    sent: Uploaded,
+    *,
+    local_path: str | Path,
+    migration: str,
+    observe: Observe = log_event,
+) -> Uploaded:
+    """Verify what a batch's receipt says; what is gone is sent again, whatever the receipt says.
+
+    Raises TransientError if blobs keep disappearing.
+    """
+    for _ in range(_TRIES):
+        if not (faults := verify_batch(store, sent.receipt, observe=observe)):
+            return sent
+        events.logger.warning("sent again, as the store has lost it: %s", sorted(faults)[:5])
+        sent = upload_batch(
+            store, batch, local_path=local_path, migration=migration, trust=False, observe=observe
+        )
+    raise TransientError(f"Blobs disappear from {store.location} while they are written: {faults}.")
 
 
 def _present(store: Store, receipt: Receipt) -> Faults:

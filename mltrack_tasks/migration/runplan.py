@@ -1,0 +1,118 @@
+"""Which runs have to be written, now that their files are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from mltrack_tasks.filetree import FILE, Entries, Entry
+from mltrack_tasks.migrated import signature
+from mltrack_tasks.migration.groups import MLFLOW, members
+from mltrack_tasks.migration.hashing import Failed
+from mltrack_tasks.migration.mlflowruns import surrounds
+from mltrack_tasks.migration.planning import Plan
+from mltrack_tasks.migration.runmanifests import RunBatch, RunWork
+from mltrack_tasks.migration.state import places_in
+from mltrack_tasks.migration.uploading import Uploaded
+from mltrack_tasks.migrations import MigratedRun
+from mltrack_tasks.receipts import Place
+
+MAX_BATCHES, RUNS_PER_BATCH = 30, 100
+_DEEPEST = 3
+"""What tells of an experiment lies at most so far below it: ``datasets/<id>/meta.yaml``."""
+
+
+class RunPlan:
+    """The tree as it is stored, and the runs that are to be written. Not a dataclass, as ``Plan`` is none."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        entries: Sequence[Entry],
+        failed: Sequence[Failed],
+        kept: Sequence[MigratedRun],
+        batches: Sequence[RunBatch],
+        places: Mapping[str, Place],
+        receipts: Sequence[str],
+    ) -> None:
+        self.scan, self.previous = plan.scan, plan.previous
+        self.entries, self.failed = Entries(entries), tuple(failed)
+        self.kept, self.batches = tuple(kept), tuple(batches)
+        self.places, self.receipts = places, tuple(receipts)
+
+    def __repr__(self) -> str:
+        runs = sum(len(batch.runs) for batch in self.batches)
+        return f"<runs of {self.scan.root}: {runs:,} to write, {len(self.kept):,} as they are>"
+
+
+def plan_manifests(plan: Plan, uploaded: Iterable[Uploaded]) -> RunPlan:
+    """Compare the runs with those of the last manifest -> those to write, and those that stay.
+
+    A run one of whose files could not be read is not revised: what is stored of it is whole. A run that is
+    no longer in the folder, or whose files were deleted here after they were stored, stays as well.
+    """
+    batches = list(uploaded)
+    entries, failed = _with_digests(plan, batches)
+    places = {**plan.places, **places_in(item.receipt for item in batches)}
+    known = {run.run_id: run for run in plan.previous.runs} if plan.previous else {}
+    touched = {failure.path for failure in failed} | plan.removed
+    kept: list[MigratedRun] = []
+    work: list[RunWork] = []
+    groups = plan.scan.groups
+    for group, files in zip(groups, members(entries, groups), strict=True):
+        stored = known.pop(group.run_id, None)
+        sign = signature(files, group.facts_json)
+        broken = _touches(touched, group.folders)
+        if stored is not None and (broken or stored.signature == sign):
+            kept.append(stored)
+        elif not broken:
+            lying = {e.digest: places[e.digest] for e in files if e.digest in places}
+            work.append(RunWork(group, tuple(files), sign, lying, stored is not None))
+    kept += known.values()
+    receipts = [item.receipt.batch for item in batches]
+    return RunPlan(plan, entries, failed, kept, _in_batches(work, entries), places, receipts)
+
+
+def _with_digests(plan: Plan, uploaded: Iterable[Uploaded]) -> tuple[list[Entry], list[Failed]]:
+    """Give large files the digests that sending them found -> (entries, what failed so far).
+
+    A file that failed is not among the entries, unless an earlier state of it is stored.
+    """
+    failed = list(plan.failed)
+    lost: set[str] = set()
+    digests: dict[str, str] = {}
+    for batch in uploaded:
+        failed += batch.failed
+        lost.update(failure.path for failure in batch.failed)
+        digests.update(batch.receipt.digests)
+    entries = [e if e.digest else e._replace(digest=digests.get(e.path, "")) for e in plan.entries]
+    return [e for e in entries if e.kind != FILE or (e.digest and e.path not in lost)], failed
+
+
+def _touches(paths: Collection[str], folders: Sequence[str]) -> bool:
+    return any(not folder or path.startswith(f"{folder}/") for path in paths for folder in folders)
+
+
+def _in_batches(work: Sequence[RunWork], entries: Sequence[Entry]) -> list[RunBatch]:
+    size = max(RUNS_PER_BATCH, -(-len(work) // MAX_BATCHES))
+    slices = [work[start : start + size] for start in range(0, len(work), size)]
+    wanted = {run.group.experiment for run in work if run.group.kind == MLFLOW and run.group.facts is None}
+    around = _around(wanted, entries)
+    needed = ({run.group.experiment for run in runs} & wanted for runs in slices)
+    return [RunBatch(runs, {f: around[f] for f in each}) for runs, each in zip(slices, needed, strict=True)]
+
+
+def _around(experiments: Collection[str], entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Find what tells of experiments."""
+    found: dict[str, list[Entry]] = {folder: [] for folder in experiments}
+    if not experiments:
+        return found
+    for entry in entries:
+        if entry.kind != FILE:
+            continue
+        folder = entry.path
+        for _ in range(_DEEPEST):
+            folder = folder.rpartition("/")[0]
+            if folder in found and surrounds(entry.path, folder):
+                found[folder].append(entry)
+                break
+    return found
