@@ -27,27 +27,43 @@ if TYPE_CHECKING:
     from mltrack_tasks.errors import SourceChangedError as SourceChangedError
     from mltrack_tasks.errors import TransientError as TransientError
     from mltrack_tasks.lineage_graph import Lineage as Lineage
+    from mltrack_tasks.migration.download import RestoreReport as RestoreReport
+    from mltrack_tasks.migration.planning import Plan as Plan
+    from mltrack_tasks.migration.report import MigrationReport as MigrationReport
     from mltrack_tasks.query import QueryResult as QueryResult
+    from mltrack_tasks.receipts import Receipt as Receipt
     from mltrack_tasks.records import NamedData as NamedData
     from mltrack_tasks.records import RunManifest as RunManifest
     from mltrack_tasks.refs import DataRef as DataRef
     from mltrack_tasks.tasks import check_access as check_access
     from mltrack_tasks.tasks import compact_catalog as compact_catalog
     from mltrack_tasks.tasks import data_usage_stats as data_usage_stats
+    from mltrack_tasks.tasks import delete_local_batch as delete_local_batch
+    from mltrack_tasks.tasks import find_existing as find_existing
     from mltrack_tasks.tasks import find_runs_by_data as find_runs_by_data
+    from mltrack_tasks.tasks import finish_migration as finish_migration
+    from mltrack_tasks.tasks import finish_restore as finish_restore
     from mltrack_tasks.tasks import forget_data as forget_data
     from mltrack_tasks.tasks import get_run as get_run
     from mltrack_tasks.tasks import list_data as list_data
     from mltrack_tasks.tasks import list_runs as list_runs
+    from mltrack_tasks.tasks import plan_manifests as plan_manifests
+    from mltrack_tasks.tasks import plan_migration as plan_migration
+    from mltrack_tasks.tasks import plan_restore as plan_restore
     from mltrack_tasks.tasks import query_data as query_data
     from mltrack_tasks.tasks import query_runs as query_runs
     from mltrack_tasks.tasks import rebuild_views as rebuild_views
+    from mltrack_tasks.tasks import restore_batch as restore_batch
     from mltrack_tasks.tasks import retrieve_data as retrieve_data
     from mltrack_tasks.tasks import retrieve_file as retrieve_file
+    from mltrack_tasks.tasks import scan_source as scan_source
     from mltrack_tasks.tasks import store_data as store_data
     from mltrack_tasks.tasks import store_file as store_file
     from mltrack_tasks.tasks import store_run as store_run
     from mltrack_tasks.tasks import trace_lineage as trace_lineage
+    from mltrack_tasks.tasks import upload_batch as upload_batch
+    from mltrack_tasks.tasks import verify_batch as verify_batch
+    from mltrack_tasks.tasks import write_manifests as write_manifests
     from mltrack_tasks.usage_stats import UsageStats as UsageStats
     from mltrack_tasks.views import ViewReport as ViewReport
 
@@ -63,10 +79,17 @@ _HOMES = {
         *("SourceChangedError", "TransientError"),
     ),
     "lineage_graph": ("Lineage",),
+    "migration.download": ("RestoreReport",),
+    "migration.planning": ("Plan",),
+    "migration.report": ("MigrationReport",),
     "query": ("QueryResult",),
+    "receipts": ("Receipt",),
     "records": ("NamedData", "RunManifest"),
     "refs": ("DataRef",),
     "tasks": (
+        *("delete_local_batch", "find_existing", "finish_migration", "finish_restore", "plan_manifests"),
+        *("plan_migration", "plan_restore", "restore_batch", "scan_source", "upload_batch"),
+        *("verify_batch", "write_manifests"),
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
         *("retrieve_data", "retrieve_file", "store_data", "store_file", "store_run", "trace_lineage"),

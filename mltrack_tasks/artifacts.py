@@ -135,6 +135,18 @@ class Progress:
         self._artifact, self._refused = made or self._artifact, made is None
 
 
+def create_progress(key: str, description: str) -> UUID | None:
+    """Make a progress artifact at 0 % -> its id, or None if none was made."""
+    return _make(create_progress_artifact, key, progress=0.0, description=description)
+
+
+def show_progress(artifact: UUID | None, percent: float, description: str) -> None:
+    """Show how far the work of a progress artifact is [%]; nothing happens without one."""
+    if artifact is not None and in_run():
+        state = {"progress": round(min(100.0, percent), 1), "description": description}
+        _send(update_progress_artifact, str(artifact), artifact_id=artifact, **state)
+
+
 def render_usage(stats: UsageStats) -> None:
     """Show what a store's use is: the table ``mltrack-usage`` and the picture ``mltrack-usage-chart``."""
     rows = [{column: row[column] for column in _USAGE_COLUMNS} for row in stats.rows()]

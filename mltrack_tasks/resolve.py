@@ -27,6 +27,27 @@ def open_store(store: MLTrackStore | str | None) -> Store:
     return find_store(store).open()
 
 
+def store_with(
+    store: MLTrackStore | str | None,
+    *,
+    s3_bucket: str | None = None,
+    s3_prefix: str | None = None,
+    max_workers: int | None = None,
+) -> MLTrackStore:
+    """Find a store, with another bucket, prefix or number of requests in flight where they are given.
+
+    With a bucket and without a store, the bucket is the store: credentials come from the AWS default chain.
+    """
+    changes = {"bucket": s3_bucket, "prefix": s3_prefix, "max_workers": max_workers}
+    given = {key: value for key, value in changes.items() if value is not None}
+    if store is None and s3_bucket is not None:
+        return _build("s3_bucket", given)
+    found = find_store(store)
+    if found.path is not None and (s3_bucket is not None or s3_prefix is not None):
+        raise InvalidInputError("The store is a directory; s3_bucket and s3_prefix are for one in a bucket.")
+    return _build("the store with these changes", {**dict(found), **given}) if given else found
+
+
 def find_store(store: MLTrackStore | str | None) -> MLTrackStore:
     """Turn what a task was given as ``store`` into a block.
 

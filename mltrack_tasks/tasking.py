@@ -27,7 +27,7 @@ RETRIES = 2
 
 _EMITTED = (
     *(events.BLOB_HEALED, events.DATA_STORED, events.DATA_FORGOTTEN, events.RUN_STORED),
-    events.CATALOG_COMPACTED,
+    *(events.CATALOG_COMPACTED, events.MIGRATION_COMPLETED),
 )
 
 

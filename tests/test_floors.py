@@ -61,7 +61,15 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("codeversion", "provenance", "sources", "delivery", "recordstore", "deletions", "blobs"),
             *("values", "run_inputs", "manifests", "content", "runlog", "snapshots", "catalog"),
             *("compaction", "runs", "views", "lineage", "usage", "query", "captured", "signatures"),
-            *("access", "migration", "migration.groups", "migration.hashcache", "migration.hashing"),
+            *(
+                "access",
+                "migration",
+                "migration.groups",
+                "migration.origin",
+                "migration.databases",
+                "migration.hashcache",
+                "migration.hashing",
+            ),
             *(
                 "migration.scan",
                 "migration.existing",
@@ -79,8 +87,8 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         "4 Prefect",
         frozenset({"prefect", "prefect_aws", "pydantic", "httpx"}),
         (
-            *("credentials", "blocks", "resolve", "tasking", "artifacts", "capturing"),
-            *("tasks", "tasks.data", "tasks.runs", "tasks.search", "tasks.admin"),
+            *("credentials", "blocks", "resolve", "tasking", "artifacts", "transfers", "capturing"),
+            *("tasks", "tasks.data", "tasks.runs", "tasks.search", "tasks.migration", "tasks.admin"),
         ),
     ),
 )

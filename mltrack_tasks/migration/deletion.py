@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 from mltrack_tasks import events
@@ -18,6 +17,7 @@ from mltrack_tasks.manifests import read_manifest
 from mltrack_tasks.migrated import of_run
 from mltrack_tasks.migration.groups import DIRECTORY, members
 from mltrack_tasks.migration.hashing import Failed
+from mltrack_tasks.migration.origin import Origin
 from mltrack_tasks.migration.scan import Scan
 from mltrack_tasks.migration.verification import fault_of_pack
 from mltrack_tasks.migrations import MigratedRun
@@ -105,7 +105,7 @@ def delete_batches(runs: Sequence[RunFiles], places: Mapping[str, Place]) -> lis
 
 
 def delete_local_batch(
-    store: Store, batch: DeleteBatch, *, local_path: str | Path, observe: Observe = log_event
+    store: Store, batch: DeleteBatch, *, origin: Origin, observe: Observe = log_event
 ) -> Deleted:
     """Delete files here that the store is shown to have just now -> what went, and what stayed and why.
 
@@ -116,7 +116,7 @@ def delete_local_batch(
     proven, faults = _proven(store, batch)
     kept: list[Failed] = []
     files = size = done = 0
-    with LocalTree(local_path) as tree:
+    with LocalTree(origin.local_path) as tree:
         for run in batch.runs:
             inside = _of_manifest(store, run.run)
             for entry in run.entries:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import partial
@@ -12,13 +12,14 @@ from typing import Any
 
 from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.events import Observe, log_event
-from mltrack_tasks.filetree import FILE
+from mltrack_tasks.filetree import FILE, FOLDER, Entries
 from mltrack_tasks.localtree import LocalTree
 from mltrack_tasks.manifests import read_manifest
 from mltrack_tasks.migrated import FIELD
-from mltrack_tasks.migration.restoring import Portion, write_portions
+from mltrack_tasks.migration.restoring import Portion, Restored, write_portions
 from mltrack_tasks.migration.selecting import (
     check_together,
+    in_batches,
     portion_of_run,
     portions_of_migration,
     read_state,
@@ -31,7 +32,35 @@ from mltrack_tasks.runs import get_run, list_runs
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.files import checked_path, make_folders, os_errors
 
-LAYOUTS = ("files", "store")
+
+class RestorePlan:
+    """What is to be written, in batches. Not a dataclass: Prefect would walk through all of it."""
+
+    def __init__(self, batches: Sequence[Sequence[Portion]], entries: Entries) -> None:
+        self.batches = tuple(RestoreBatch(portions) for portions in batches)
+        self.folders = Entries(entry for entry in entries if entry.kind == FOLDER)
+        self.files = sum(entry.kind == FILE for entry in entries)
+        self.size_bytes = sum(entry.size for entry in entries)
+
+    def __repr__(self) -> str:
+        return f"<plan to restore {self.files:,} files, {self.size_bytes:,} bytes>"
+
+
+class RestoreBatch:
+    """A slice of what is to be written: one task run."""
+
+    __slots__ = ("portions",)
+
+    def __init__(self, portions: Iterable[Portion]) -> None:
+        self.portions = tuple(portions)
+
+    @property
+    def files(self) -> int:
+        """How many files it has."""
+        return sum(entry.kind == FILE for portion in self.portions for entry in portion.entries)
+
+    def __repr__(self) -> str:
+        return f"<batch of {self.files:,} files to restore>"
 
 
 @dataclass(frozen=True)
@@ -46,6 +75,14 @@ class RestoreReport:
     present: int
     seconds: float = field(default=0.0, compare=False)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The figures as rows of a table."""
+        return [
+            {"": "files", "number": self.files, "bytes": self.size_bytes},
+            {"": "written", "number": self.written_files, "bytes": self.written_bytes},
+            {"": "there already", "number": self.present, "bytes": None},
+        ]
+
 
 def download_from_s3(
     store: Store,
@@ -57,7 +94,6 @@ def download_from_s3(
     since: date | datetime | str | None = None,
     until: date | datetime | str | None = None,
     migration: str | None = None,
-    layout: str = "files",
     overwrite: bool = False,
     observe: Observe = log_event,
 ) -> RestoreReport:
@@ -73,30 +109,86 @@ def download_from_s3(
     different file in the way unless ``overwrite``. Nothing is ever written outside the folder.
     """
     started = time.monotonic()
-    _check_layout(layout)
-    target = checked_path(local_path)
+    checked_path(local_path)
+    plan = plan_restore(
+        store,
+        run_ids=run_ids,
+        project=project,
+        model=model,
+        since=since,
+        until=until,
+        migration=migration,
+        observe=observe,
+    )
+    done = [
+        restore_batch(store, batch, local_path, overwrite=overwrite, observe=observe)
+        for batch in plan.batches
+    ]
+    finish_restore(plan, local_path)
+    return report_restore(plan, done, local_path, seconds=time.monotonic() - started)
+
+
+def plan_restore(
+    store: Store,
+    *,
+    run_ids: Sequence[str] | None = None,
+    project: str | None = None,
+    model: str | None = None,
+    since: date | datetime | str | None = None,
+    until: date | datetime | str | None = None,
+    migration: str | None = None,
+    observe: Observe = log_event,
+) -> RestorePlan:
+    """Choose what to restore, as ``download_from_s3`` says -> the plan. Fetches no file and writes none."""
     filters = {"project": project, "model": model, "since": since, "until": until}
     portions = _chosen(store, run_ids, filters, migration, observe)
-    entries = check_together(portions)
-    files = [entry for entry in entries if entry.kind == FILE]
+    return RestorePlan(in_batches(portions), Entries(check_together(portions)))
+
+
+def restore_batch(
+    store: Store,
+    batch: RestoreBatch,
+    local_path: str | Path,
+    *,
+    overwrite: bool = False,
+    observe: Observe = log_event,
+) -> Restored:
+    """Write a batch's files, folders and links below a folder -> what was written and what was there.
+
+    The permissions of folders are set by ``finish_restore``, when all batches are written.
+    """
+    target = checked_path(local_path)
     with os_errors(str(target)):
         make_folders(target.absolute())
     with LocalTree(target) as tree:
-        done = write_portions(store, tree, portions, replace=overwrite, total=len(files), observe=observe)
+        return write_portions(
+            store, tree, batch.portions, replace=overwrite, total=batch.files, observe=observe
+        )
+
+
+def finish_restore(plan: RestorePlan, local_path: str | Path) -> None:
+    """Set the permissions of folders, the deepest first, when all of them are filled."""
+    if not plan.folders:
+        return
+    with LocalTree(checked_path(local_path)) as tree:
+        for folder in reversed(plan.folders):
+            tree.set_mode(folder.path, folder.mode)
+
+
+def report_restore(
+    plan: RestorePlan, done: Iterable[Restored], local_path: str | Path, *, seconds: float = 0.0
+) -> RestoreReport:
+    """Put together what a plan says and what became of it."""
+    batches = list(done)
     return RestoreReport(
-        local_path=str(target.absolute()),
-        files=len(files),
-        size_bytes=sum(entry.size for entry in files),
-        written_files=done.files,
-        written_bytes=done.size,
-        present=done.present,
-        seconds=time.monotonic() - started,
+        local_path=str(checked_path(local_path).absolute()),
+        files=plan.files,
+        size_bytes=plan.size_bytes,
+        written_files=sum(batch.files for batch in batches),
+        written_bytes=sum(batch.size for batch in batches),
+        present=sum(batch.present for batch in batches),
+        seconds=seconds,
     )
-
-
-def _check_layout(layout: str) -> None:
-    if layout not in LAYOUTS:
-        raise InvalidInputError(f"The layout {layout!r} is unknown; choose one of {', '.join(LAYOUTS)}.")
 
 
 def _chosen(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from mltrack_tasks import events, migrations
-from mltrack_tasks.errors import ConflictError
+from mltrack_tasks.errors import ConflictError, IntegrityError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.filetree import FILE, Entry
 from mltrack_tasks.migration.deletion import DeleteBatch, RunFiles, deletable, delete_batches
+from mltrack_tasks.migration.groups import members
 from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.runmanifests import Written
 from mltrack_tasks.migration.runplan import RunPlan
@@ -18,10 +20,15 @@ from mltrack_tasks.migration.state import (
     latest_manifest,
     latest_number,
     merged,
+    places_in,
+    read_manifest,
+    read_receipts,
     read_tree,
     write_tree,
 )
 from mltrack_tasks.migrations import MigratedRun, MigrationManifest
+from mltrack_tasks.plan import inlined
+from mltrack_tasks.receipts import Place
 from mltrack_tasks.recordstore import create_record, same_content
 from mltrack_tasks.stores.base import Store
 
@@ -39,7 +46,7 @@ class Finished:
 def finish_migration(
     store: Store,
     work: RunPlan,
-    written: Iterable[Written],
+    written: Sequence[Written],
     *,
     delete_older_than: timedelta | None = None,
     observe: Observe = log_event,
@@ -50,43 +57,96 @@ def finish_migration(
     deleted here, before any is: they stay part of a restore. If another call finished the same migration
     meanwhile, this comes after it.
     """
-    runs, failed = list(work.kept), list(work.failed)
-    for batch in written:
-        runs += batch.runs
-        failed += batch.failed
+    state = _stored(store, work, list(written))
     doomed: list[RunFiles] = []
-    if delete_older_than is not None:
+    if delete_older_than is not None and not state.failed:
         now = datetime.now(UTC)
-        doomed = deletable(work.scan, work.entries, runs, min_age=delete_older_than, now=now)
-    manifest = _written(store, work, runs, failed, [entry for run in doomed for entry in run.entries])
+        doomed = deletable(work.scan, state.entries, state.runs, min_age=delete_older_than, now=now)
+    removing = [entry for run in doomed for entry in run.entries]
+    manifest = _written(store, work, state, removing)
+    places = _proven_places(store, manifest, removing) if doomed else {}
     details = {"number": manifest.number, "files": manifest.files, "bytes": manifest.size_bytes}
     observe(Event(events.MIGRATION_COMPLETED, manifest.migration, details))
-    return Finished(manifest, tuple(failed), tuple(delete_batches(doomed, work.places)))
+    return Finished(manifest, state.failed, tuple(delete_batches(doomed, places)))
 
 
-def _written(
-    store: Store,
-    work: RunPlan,
-    runs: Sequence[MigratedRun],
-    failed: Sequence[Failed],
-    removing: Sequence[Entry],
-) -> MigrationManifest:
+class _State(NamedTuple):
+    """What a restore is going to give."""
+
+    entries: Sequence[Entry]
+    runs: tuple[MigratedRun, ...]
+    failed: tuple[Failed, ...]
+
+
+def _stored(store: Store, work: RunPlan, written: Sequence[Written]) -> _State:
+    """Put together what is stored; of what failed, what earlier migrations stored of it.
+
+    If a run was not written, the bytes of its new small files are nowhere; nor are those of a file whose
+    equal changed before it was sent. They are left out, and named.
+    """
+    runs = (*work.kept, *(run for batch in written for run in batch.runs))
+    failed = (*work.failed, *(failure for batch in written for failure in batch.failed))
+    if not failed:
+        return _State(work.entries, runs, ())
+    previous, there = work.previous, {run.run_id for run in runs}
+    older = read_tree(store, previous.tree, "the last finished state") if previous else []
+    known = {entry.path: entry for entry in older if entry.kind == FILE}
+    inside = _inside_manifests(work, there)
+    entries, named = [], {failure.path for failure in failed}
+    for entry in work.entries:
+        before = known.get(entry.path)
+        is_stored = entry.digest in work.places or entry.path in inside
+        if entry.kind != FILE or is_stored or (before and before.digest == entry.digest):
+            entries.append(entry)
+        elif entry.path not in named:
+            failed += (Failed(entry.path, "not stored, as another file of its run or its bytes was not"),)
+    back = [known[failure.path] for failure in failed if failure.path in known]
+    runs += tuple(run for run in (previous.runs if previous else ()) if run.run_id not in there)
+    return _State(merged(entries, back), runs, failed)
+
+
+def _inside_manifests(work: RunPlan, there: Collection[str]) -> set[str]:
+    """Name the files whose bytes stand in the manifests of runs that are stored as they are."""
+    groups, inside = work.scan.groups, set[str]()
+    for group, files in zip(groups, members(work.entries, groups), strict=True):
+        if group.run_id in there and work.staying.isdisjoint(group.folders):
+            chosen = inlined(files)
+            inside.update(entry.path for entry in files if entry.digest in chosen)
+    return inside
+
+
+def _proven_places(
+    store: Store, manifest: MigrationManifest, removing: Iterable[Entry]
+) -> Mapping[str, Place]:
+    """Read back what a restore goes by -> where files lie; IntegrityError if it lacks one that may go."""
+    what = f"the manifest of {manifest.migration!r}"
+    state = read_manifest(store, manifest.migration, manifest.number)
+    listed = {*read_tree(store, state.tree, what), *read_tree(store, state.removed, what)}
+    for entry in removing:
+        if entry._replace(inode=0, ctime_ns=0) not in listed:
+            raise IntegrityError(
+                f"{what} does not list {entry.path!r} as it was stored; nothing was deleted."
+            )
+    return places_in(read_receipts(store, state.migration, state.receipts))
+
+
+def _written(store: Store, work: RunPlan, state: _State, removing: Sequence[Entry]) -> MigrationManifest:
     migration = work.scan.migration
     while True:
         previous = latest_manifest(store, migration)
         listed = (*previous.tree, *previous.removed) if previous else ()
-        removed = _removed(store, previous, work.entries, removing)
+        removed = _removed(store, previous, state.entries, removing)
         manifest = MigrationManifest(
             migration=migration,
             number=latest_number(store, migration) + 1,
             source=work.scan.source,
-            tree=write_tree(store, work.entries, listed, migration),
+            tree=write_tree(store, state.entries, listed, migration),
             removed=write_tree(store, removed, listed, migration),
-            runs=tuple(sorted(runs)),
+            runs=tuple(sorted(state.runs)),
             receipts=_receipts(previous, work.receipts),
-            files=sum(entry.kind == FILE for entry in work.entries),
-            size_bytes=sum(entry.size for entry in work.entries),
-            left_out=(*work.scan.left_out, *failed),
+            files=sum(entry.kind == FILE for entry in state.entries),
+            size_bytes=sum(entry.size for entry in state.entries),
+            left_out=(*work.scan.left_out, *state.failed),
         )
         if previous and _is_same(previous, manifest):
             return previous

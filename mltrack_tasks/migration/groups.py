@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -14,7 +14,7 @@ from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.fields import format_time
 from mltrack_tasks.filetree import FILE, FOLDER, Entry, folders_above
 from mltrack_tasks.mlflowdata.facts import RunFacts
-from mltrack_tasks.mlflowdata.treelayout import TreeLayout, layout_of
+from mltrack_tasks.mlflowdata.treelayout import TreeLayout
 from mltrack_tasks.paths import sort_key
 
 MLFLOW, DIRECTORY = "mlflow", "directory"
@@ -42,18 +42,24 @@ class RunGroup(NamedTuple):
         return canonical.escape({**values, **times}, what=f"what the database says of {self.run_id!r}")
 
 
-def group_runs(entries: Sequence[Entry], *, root: Path, run_id: str | None) -> tuple[str, list[RunGroup]]:
+def group_runs(
+    entries: Sequence[Entry],
+    found: TreeLayout,
+    in_databases: Sequence[RunGroup],
+    *,
+    root: Path,
+    run_id: str | None,
+) -> tuple[str, list[RunGroup]]:
     """Find the runs -> (kind of source, runs in the order of their folders).
 
     Runs of MLflow where there are some, also in several file stores below one another; then folders on top
     that hold none are runs of their own. Without MLflow, each folder on top is a run; if there is none, or
     with ``run_id``, the whole is one. Files in no run's folder belong to the migration alone.
     """
-    found = layout_of([entry.path for entry in entries if entry.kind == FILE])
-    if found.stores:
+    if found.stores or in_databases:
         if run_id is not None:
             raise InvalidInputError(f"run_id={run_id!r} is for plain folders; {root} holds runs of MLflow.")
-        return MLFLOW, [*_of_mlflow(found), *_beside_mlflow(entries, found)]
+        return MLFLOW, [*_of_mlflow(found, in_databases), *_beside_mlflow(entries, found, in_databases)]
     return DIRECTORY, _of_folders(entries, root, run_id)
 
 
@@ -79,8 +85,14 @@ def members(entries: Sequence[Entry], groups: Sequence[HasFolders]) -> list[list
     return owned
 
 
-def _of_mlflow(found: TreeLayout) -> list[RunGroup]:
-    groups: dict[str, RunGroup] = {}
+def touched_by(paths: Iterable[str], groups: Iterable[HasFolders]) -> frozenset[str]:
+    """Find the folders of runs that one of these paths lies below."""
+    above = {folder for path in paths for folder in (*folders_above(path), "")}
+    return frozenset(folder for group in groups for folder in group.folders if folder in above)
+
+
+def _of_mlflow(found: TreeLayout, in_databases: Sequence[RunGroup]) -> list[RunGroup]:
+    groups: dict[str, RunGroup] = {group.run_id: group for group in in_databases}
     for store in found.stores:
         for folder, run_id in store.runs.items():
             experiment = folder.rpartition("/")[0]
@@ -92,8 +104,12 @@ def _of_mlflow(found: TreeLayout) -> list[RunGroup]:
     return sorted(groups.values(), key=lambda group: group.folders)
 
 
-def _beside_mlflow(entries: Sequence[Entry], found: TreeLayout) -> list[RunGroup]:
+def _beside_mlflow(
+    entries: Sequence[Entry], found: TreeLayout, in_databases: Sequence[RunGroup]
+) -> list[RunGroup]:
+    """Folders on top without MLflow; none if a store, or a database's artifacts, lie on top themselves."""
     roots = {store.root for store in found.stores}
+    roots |= {folder.rpartition("/")[0].rpartition("/")[0] for g in in_databases for folder in g.folders}
     if "" in roots:
         return []
     taken = {root.split("/")[0] for root in roots}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from typing import BinaryIO, NamedTuple
@@ -12,8 +11,8 @@ from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import MLTrackError
 from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.filetree import FILE, Entry
-from mltrack_tasks.localtree import LocalTree
 from mltrack_tasks.migration.hashcache import HashCache
+from mltrack_tasks.migration.origin import SourceTree
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.receipts import DEFER_ABOVE
 from mltrack_tasks.sources import FileSource, changed
@@ -33,7 +32,7 @@ class Failed(NamedTuple):
 
 
 def hash_entries(
-    tree: LocalTree, cache: HashCache, entries: Sequence[Entry], *, everything: bool, observe: Observe
+    tree: SourceTree, cache: HashCache, entries: Sequence[Entry], *, everything: bool, observe: Observe
 ) -> tuple[list[Entry], list[Failed]]:
     """Give files their digests -> (entries in order, what could not be read).
 
@@ -59,16 +58,13 @@ def hash_entries(
     return hashed, failures
 
 
-def open_large(tree: LocalTree, entry: Entry) -> tuple[FileSource, BinaryIO]:
+def open_large(tree: SourceTree, entry: Entry) -> tuple[FileSource, BinaryIO]:
     """Open a file of any size and hash it in bounded memory -> source, open file.
 
     SourceChangedError if it is another than was found.
     """
-    file = tree.open(entry.path)
+    file = tree.open(entry)
     try:
-        found = os.fstat(file.fileno())
-        if (found.st_size, found.st_mtime_ns) != (entry.size, entry.mtime_ns):
-            raise changed(entry.path)
         with os_errors(entry.path):
             source = FileSource(file, entry.path)
         if entry.digest and source.digest != entry.digest:
@@ -80,7 +76,7 @@ def open_large(tree: LocalTree, entry: Entry) -> tuple[FileSource, BinaryIO]:
 
 
 def _read_missing(
-    tree: LocalTree, chunk: Sequence[Entry], everything: bool
+    tree: SourceTree, chunk: Sequence[Entry], everything: bool
 ) -> dict[str, Entry | MLTrackError]:
     missing = [e for e in chunk if e.kind == FILE and not e.digest and (everything or e.size <= DEFER_ABOVE)]
     small = [entry for entry in missing if entry.size <= IN_THREADS_ABOVE]
@@ -91,7 +87,7 @@ def _read_missing(
     return found
 
 
-def _hashed(tree: LocalTree, entry: Entry) -> Entry | MLTrackError:
+def _hashed(tree: SourceTree, entry: Entry) -> Entry | MLTrackError:
     try:
         if entry.size > DEFER_ABOVE:
             source, file = open_large(tree, entry)

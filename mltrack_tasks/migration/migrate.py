@@ -19,7 +19,7 @@ from mltrack_tasks.migration.runmanifests import write_manifests
 from mltrack_tasks.migration.runplan import plan_manifests
 from mltrack_tasks.migration.scan import scan_source
 from mltrack_tasks.migration.uploading import upload_batch
-from mltrack_tasks.migration.verification import confirm_batch
+from mltrack_tasks.migration.verification import verify_batch
 from mltrack_tasks.stores.base import Store
 
 T = TypeVar("T")
@@ -38,6 +38,7 @@ def migrate_to_s3(
     run_id: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    backend_db: str | Path | None = None,
     pack_small_files: bool = True,
     delete_after_upload: bool = False,
     min_age: timedelta = MIN_AGE,
@@ -65,6 +66,7 @@ def migrate_to_s3(
         run_id=run_id,
         include=include,
         exclude=exclude,
+        backend_db=backend_db,
         allow_empty=allow_empty,
         observe=observe,
     )
@@ -85,22 +87,22 @@ def migrate_to_s3(
 def _carry_out(
     store: Store, plan: Plan, outcome: Outcome, min_age: timedelta | None, observe: Observe
 ) -> None:
-    root, migration = plan.scan.root, plan.scan.migration
+    origin = plan.scan.origin
     done = 0
     for batch in plan.batches:
-        send = partial(upload_batch, store, batch, local_path=root, migration=migration)
+        send = partial(upload_batch, store, batch, origin=origin)
         sent = retried(partial(send, observe=_beginning_at(done, plan.new_bytes, observe)))
-        confirm = partial(confirm_batch, store, batch, sent, local_path=root, migration=migration)
+        confirm = partial(verify_batch, store, batch, sent, origin=origin)
         outcome.uploaded.append(retried(partial(confirm, observe=observe)))
         done += batch.size_bytes
     work = plan_manifests(plan, outcome.uploaded)
     for runs in work.batches:
-        write = partial(write_manifests, store, runs, local_path=root, migration=migration)
+        write = partial(write_manifests, store, runs, origin=origin)
         outcome.written.append(retried(partial(write, observe=observe)))
     finish = partial(finish_migration, store, work, outcome.written, delete_older_than=min_age)
     outcome.finished = retried(partial(finish, observe=observe))
     for doomed in outcome.finished.deletions:
-        delete = partial(delete_local_batch, store, doomed, local_path=root, observe=observe)
+        delete = partial(delete_local_batch, store, doomed, origin=origin, observe=observe)
         outcome.deleted.append(retried(delete))
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from mltrack_tasks.errors import NotFoundError
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.filetree import FILE, Entries, Entry, folders_above
-from mltrack_tasks.localtree import LocalTree
-from mltrack_tasks.migration.groups import members
+from mltrack_tasks.migration.groups import RunGroup, members, touched_by
 from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.hashing import Failed, hash_entries
 from mltrack_tasks.migration.scan import Scan
@@ -90,7 +88,7 @@ def plan_migration(
     hashes them while it sends others. Files that cannot be read are named in the plan's ``failed``; what was
     stored of them before stays what a restore gives. Writes nothing to the store.
     """
-    with LocalTree(scan.root) as tree, HashCache(tree.root) as cache:
+    with scan.origin.open() as tree, HashCache(tree.root) as cache:
         entries, failed = hash_entries(tree, cache, scan.entries, everything=hash_everything, observe=observe)
     previous = latest_manifest(store, scan.migration)
     known: Mapping[str, Place] = {}
@@ -98,20 +96,43 @@ def plan_migration(
         entries = _with_older(store, entries, [*failed, *scan.left_out], previous)
         if not failed and _is_unchanged(scan, entries, previous):
             return Plan(scan, entries, previous=previous, batches=(), unchanged=True)
-        known = _places(store, previous)
+        known = places_in(read_receipts(store, previous.migration, previous.receipts))
     present = {entry.path for entry in entries}
     removed = _removed_paths(store, previous) - present
-    inline = {
-        entry.path
-        for run in members(entries, scan.groups)
-        for chosen in (inlined(run),)
-        for entry in run
-        if entry.digest in chosen
-    }
-    batches = batches_of(list(to_send(entries, inline, known)), pack_small_files)
+    unread = {failure.path for failure in failed}
+    staying = touched_by(unread | removed, scan.groups)
+    older = _contents(store, previous) if staying else frozenset()
+    inside = set(_inside_manifests(entries, scan.groups, staying, older)) | unread
+    batches = batches_of(list(to_send(entries, inside, known)), pack_small_files)
     return Plan(
         scan, entries, previous=previous, batches=batches, places=known, removed=removed, failed=failed
     )
+
+
+def _inside_manifests(
+    entries: Sequence[Entry],
+    groups: Sequence[RunGroup],
+    staying: frozenset[str],
+    older: frozenset[tuple[str, str]],
+) -> Iterator[str]:
+    """Name the files whose bytes are going to stand in manifests of runs, or stand there already.
+
+    Of a run that is not written now, as one of the ``staying`` folders is its own, what is new is sent.
+    """
+    for group, run in zip(groups, members(entries, groups), strict=True):
+        stays = not staying.isdisjoint(group.folders)
+        chosen = inlined(run)
+        for entry in run:
+            if entry.digest in chosen and (not stays or (entry.path, entry.digest) in older):
+                yield entry.path
+
+
+def _contents(store: Store, previous: MigrationManifest | None) -> frozenset[tuple[str, str]]:
+    """Paths and digests of the last tree: of all of that the store has the bytes."""
+    if previous is None:
+        return frozenset()
+    tree = read_tree(store, previous.tree, f"the manifest of {previous.migration!r}")
+    return frozenset((entry.path, entry.digest) for entry in tree)
 
 
 def _is_unchanged(scan: Scan, entries: Sequence[Entry], previous: MigrationManifest) -> bool:
@@ -125,13 +146,6 @@ def _is_unchanged(scan: Scan, entries: Sequence[Entry], previous: MigrationManif
 def _removed_paths(store: Store, previous: MigrationManifest | None) -> frozenset[str]:
     older = read_tree(store, previous.removed, "the files removed earlier") if previous else []
     return frozenset(entry.path for entry in older if entry.kind == FILE)
-
-
-def _places(store: Store, previous: MigrationManifest) -> Mapping[str, Place]:
-    try:
-        return places_in(read_receipts(store, previous.migration, previous.receipts))
-    except NotFoundError:
-        return {}  # then the store is asked for everything
 
 
 def _with_older(

@@ -55,6 +55,16 @@ class MigrationReport:
     unchanged: bool = False
     seconds: float = field(default=0.0, compare=False)
 
+    def summary(self) -> str:
+        """The figures in one line."""
+        if self.unchanged and not self.deleted_files:
+            return f"nothing new: {self.files:,} files, {self.size_bytes:,} bytes are stored as they are"
+        new = f"{self.new_files:,} files of {self.new_bytes:,} bytes"
+        sent = f"{new} to send" if self.dry_run else f"{new} new, {len(self.runs):,} runs written"
+        rest = f", {self.deleted_files:,} files deleted here" if self.deleted_files else ""
+        wrong = f", {len(self.failed):,} failed" if self.failed else ""
+        return f"{self.files:,} files, {self.size_bytes:,} bytes: {sent}{rest}{wrong}"
+
     def rows(self) -> list[dict[str, Any]]:
         """The figures as rows of a table."""
         return [
@@ -76,13 +86,18 @@ def report_migration(
 
     Raises PartialTransferError if anything could not be stored as it is now; its ``done`` has the report.
     """
-    report = _report(plan, outcome, dry_run, seconds)
+    return require_complete(figures_of(plan, outcome, dry_run=dry_run, seconds=seconds))
+
+
+def require_complete(report: MigrationReport) -> MigrationReport:
+    """Return a report, or raise PartialTransferError if anything failed."""
     if report.failed:
         raise _incomplete(report)
     return report
 
 
-def _report(plan: Plan, outcome: Outcome, dry_run: bool, seconds: float) -> MigrationReport:
+def figures_of(plan: Plan, outcome: Outcome, *, dry_run: bool, seconds: float) -> MigrationReport:
+    """Count what a plan says and what became of it."""
     finished = outcome.finished
     number = finished.manifest.number if finished else None
     if number is None and plan.unchanged and plan.previous:

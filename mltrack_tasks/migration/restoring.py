@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 from mltrack_tasks import events, layout
 from mltrack_tasks.blobs import READ_SIZE, read_blob, stream_blob
-from mltrack_tasks.errors import NotFoundError
+from mltrack_tasks.errors import IntegrityError, NotFoundError
 from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.filetree import FOLDER, LINK, Entry
 from mltrack_tasks.localtree import LocalTree
+from mltrack_tasks.manifests import read_manifest
+from mltrack_tasks.migrated import of_run
+from mltrack_tasks.migrations import MigratedRun
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.stores.base import Store
@@ -19,22 +23,29 @@ from mltrack_tasks.stores.base import Store
 DENSE = 4
 """A pack is fetched as a whole if a file in this many bytes of it is wanted; else in ranges."""
 
-Contents = Callable[[], Mapping[str, bytes]]
-"""Fetches the small files of a run: digest -> bytes."""
 
-
-@dataclass(frozen=True)
 class Portion:
-    """Files to write, and where their bytes are to be found."""
+    """Entries to write, and where their bytes are. Not a dataclass: Prefect would walk through it."""
 
-    entries: Sequence[Entry]
-    places: Mapping[str, Place] = field(default_factory=dict)
-    contents: Contents = dict
+    __slots__ = ("bodies", "entries", "places", "run")
+
+    def __init__(
+        self,
+        entries: Iterable[Entry],
+        places: Mapping[str, Place] = MappingProxyType({}),
+        *,
+        bodies: Mapping[str, bytes] = MappingProxyType({}),
+        run: MigratedRun | None = None,
+    ) -> None:
+        self.entries = tuple(entries)
+        self.places = dict(places)
+        """Digest -> where the bytes lie; ``bodies``, or the manifest of ``run``, has the others."""
+        self.bodies, self.run = dict(bodies), run
 
 
 @dataclass(frozen=True)
-class Written:
-    """What writing one group of files came to."""
+class Restored:
+    """What writing some files came to."""
 
     files: int = 0
     size: int = 0
@@ -43,29 +54,25 @@ class Written:
     """Files that were there already."""
 
 
-_Job = Callable[[], Written]
+_Job = Callable[[], Restored]
 
 
 def write_portions(
     store: Store, tree: LocalTree, portions: Iterable[Portion], *, replace: bool, total: int, observe: Observe
-) -> Written:
+) -> Restored:
     """Write files, folders and links -> how many files were written and found.
 
-    Folders get their permissions last, so that those without write permission can be filled. Raises
-    ConflictError if another file is in the way of one, unless ``replace``; what was written until then stays,
-    and the same call again goes on.
+    Raises ConflictError if another file is in the way of one, unless ``replace``; what was written until then
+    stays, and the same call again goes on.
     """
     writer = _Writer(store, tree, replace)
-    folders: list[Entry] = []
-    done = Written()
-    for answer in map_ordered(lambda job: job(), writer.jobs(portions, folders), store.max_workers):
+    done = Restored()
+    for answer in map_ordered(lambda job: job(), writer.jobs(portions), store.max_workers):
         done = _sum(done, answer)
         _tell(done, total, observe)
     for job in writer.large_jobs():
         done = _sum(done, job())
         _tell(done, total, observe)
-    for folder in reversed(folders):
-        tree.set_mode(folder.path, folder.mode)
     return done
 
 
@@ -76,7 +83,7 @@ class _Writer:
         self._store, self._tree, self._replace = store, tree, replace
         self._large: list[tuple[Entry, Place]] = []
 
-    def jobs(self, portions: Iterable[Portion], folders: list[Entry]) -> Iterator[_Job]:
+    def jobs(self, portions: Iterable[Portion]) -> Iterator[_Job]:
         """One job for the small files of a run, a pack, or a blob. Folders and links are made at once."""
         for portion in portions:
             packs: dict[str, list[tuple[Entry, Place]]] = {}
@@ -85,7 +92,6 @@ class _Writer:
                 place = portion.places.get(entry.digest)
                 if entry.kind == FOLDER:
                     self._tree.make_folder(entry.path)
-                    folders.append(entry)
                 elif entry.kind == LINK:
                     self._tree.make_link(entry.path, entry.target, replace=self._replace)
                 elif place is None:
@@ -97,7 +103,7 @@ class _Writer:
                 else:
                     yield partial(self._write_blob, entry, place)
             if small:
-                yield partial(self._write_small, small, portion.contents)
+                yield partial(self._write_small, small, portion)
             for wanted in packs.values():
                 yield partial(self._write_packed, wanted)
 
@@ -106,12 +112,14 @@ class _Writer:
         for entry, place in self._large:
             yield partial(self._write, entry, stream_blob(self._store, place.digest, place.format))
 
-    def _write_small(self, entries: Sequence[Entry], contents: Contents) -> Written:
+    def _write_small(self, entries: Sequence[Entry], portion: Portion) -> Restored:
         fetched: list[Mapping[str, bytes]] = []
 
         def body(entry: Entry) -> Iterator[bytes]:
             if not fetched:
-                fetched.append(contents())
+                fetched.append(
+                    portion.bodies if portion.run is None else contents_of(self._store, portion.run)
+                )
             if entry.digest not in fetched[0]:
                 raise NotFoundError(
                     f"The bytes of {entry.path!r} are nowhere in {self._store.location}: no receipt and no "
@@ -121,20 +129,20 @@ class _Writer:
 
         return _total(self._write(entry, body(entry)) for entry in entries)
 
-    def _write_packed(self, wanted: Sequence[tuple[Entry, Place]]) -> Written:
+    def _write_packed(self, wanted: Sequence[tuple[Entry, Place]]) -> Restored:
         pack = _PackReader(self._store, wanted)
         return _total(self._write(entry, pack.body(place)) for entry, place in wanted)
 
-    def _write_blob(self, entry: Entry, place: Place) -> Written:
+    def _write_blob(self, entry: Entry, place: Place) -> Restored:
         return self._write(entry, self._blob(place))
 
     def _blob(self, place: Place) -> Iterator[bytes]:
         yield read_blob(self._store, place.digest, place.format, place.size)
 
-    def _write(self, entry: Entry, chunks: Iterable[bytes | memoryview]) -> Written:
+    def _write(self, entry: Entry, chunks: Iterable[bytes | memoryview]) -> Restored:
         """Write a file; the chunks are only fetched if it is not there."""
         written = self._tree.write(entry, chunks, replace=self._replace)
-        return Written(int(written), entry.size if written else 0, int(not written))
+        return Restored(int(written), entry.size if written else 0, int(not written))
 
 
 class _PackReader:
@@ -157,17 +165,26 @@ class _PackReader:
         yield self._whole[start : start + place.size]
 
 
-def _total(answers: Iterable[Written]) -> Written:
-    done = Written()
+def contents_of(store: Store, run: MigratedRun) -> Mapping[str, bytes]:
+    """Fetch the small files that stand in the manifest of a run: digest -> bytes."""
+    what = f"The manifest of {run.run_id!r} in {store.location}"
+    migrated = of_run(read_manifest(store, run.run_id, run.revision), what=what)
+    if migrated is None:
+        raise IntegrityError(f"{what} is not one that a migration wrote.")
+    return migrated.contents
+
+
+def _total(answers: Iterable[Restored]) -> Restored:
+    done = Restored()
     for answer in answers:
         done = _sum(done, answer)
     return done
 
 
-def _sum(one: Written, other: Written) -> Written:
-    return Written(one.files + other.files, one.size + other.size, one.present + other.present)
+def _sum(one: Restored, other: Restored) -> Restored:
+    return Restored(one.files + other.files, one.size + other.size, one.present + other.present)
 
 
-def _tell(done: Written, total: int, observe: Observe) -> None:
+def _tell(done: Restored, total: int, observe: Observe) -> None:
     details = {"done": done.files + done.present, "total": total, "unit": "files"}
     observe(Event(events.PROGRESS, "restoring", details))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mltrack_tasks import events, layout
@@ -14,12 +13,12 @@ from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import ConflictError, SourceChangedError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.filetree import FILE, Entry
-from mltrack_tasks.localtree import LocalTree
 from mltrack_tasks.manifests import latest_revision, read_manifest, write_manifest
 from mltrack_tasks.migrated import FIELD, MAX_ROWS, MigratedFiles, of_run
 from mltrack_tasks.migration.groups import DIRECTORY, MLFLOW, RunGroup
 from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.mlflowruns import Experiments, described, facts_of, speaks
+from mltrack_tasks.migration.origin import Origin, SourceTree
 from mltrack_tasks.migration.state import write_tree
 from mltrack_tasks.migrations import MigratedRun
 from mltrack_tasks.parallel import map_ordered
@@ -45,11 +44,16 @@ class RunWork(NamedTuple):
     """Whether an earlier migration wrote it, so that this is a revision."""
 
 
-class Written(NamedTuple):
-    """What became of a batch of runs."""
+class Written:
+    """What became of a batch of runs. Neither tuple nor dataclass, as ``Uploaded`` is none."""
 
-    runs: tuple[MigratedRun, ...]
-    failed: tuple[Failed, ...]
+    __slots__ = ("failed", "runs")
+
+    def __init__(self, runs: Sequence[MigratedRun], failed: Sequence[Failed]) -> None:
+        self.runs, self.failed = tuple(runs), tuple(failed)
+
+    def __repr__(self) -> str:
+        return f"<{len(self.runs):,} runs written, {len(self.failed):,} failed>"
 
 
 class RunBatch:
@@ -67,7 +71,7 @@ class RunBatch:
 
 
 def write_manifests(
-    store: Store, batch: RunBatch, *, local_path: str | Path, migration: str, observe: Observe = log_event
+    store: Store, batch: RunBatch, *, origin: Origin, observe: Observe = log_event
 ) -> Written:
     """Write the manifests of runs whose files are stored -> those in the store now, and what failed.
 
@@ -77,9 +81,9 @@ def write_manifests(
     """
     done: list[MigratedRun] = []
     failed: list[Failed] = []
-    with LocalTree(local_path) as tree:
+    with origin.open() as tree:
         read = partial(_read, tree)
-        maker = _Maker(store, read, Experiments(batch.around, read), migration)
+        maker = _Maker(store, read, Experiments(batch.around, read), origin.migration)
         answers = map_ordered(maker.write, batch.runs, store.max_workers)
         for number, answer in enumerate(answers, start=1):
             if isinstance(answer, Failed):
@@ -88,7 +92,7 @@ def write_manifests(
                 done.append(answer)
             details = {"done": number, "total": len(batch.runs), "unit": "runs"}
             observe(Event(events.PROGRESS, "writing manifests", details))
-    return Written(tuple(done), tuple(failed))
+    return Written(done, failed)
 
 
 class _Maker:
@@ -104,7 +108,7 @@ class _Maker:
             manifest = self._manifest(work)
             stored = self._stored(manifest, revises=work.revises)
         except (SourceChangedError, ConflictError) as error:
-            return Failed(work.group.folders[0] or work.group.run_id, str(error))
+            return Failed((*work.group.folders, "")[0] or work.group.run_id, str(error))
         return MigratedRun(stored.run_id, stored.revision, work.signature, work.group.folders)
 
     def _stored(self, manifest: RunManifest, *, revises: bool) -> RunManifest:
@@ -168,7 +172,7 @@ class _Maker:
         return fields, beyond, {HISTORY: ref}
 
 
-def _read(tree: LocalTree, entry: Entry) -> bytes:
+def _read(tree: SourceTree, entry: Entry) -> bytes:
     body = tree.read(entry)
     if sha256_hex(body) != entry.digest:
         raise changed(entry.path)

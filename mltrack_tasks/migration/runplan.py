@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from mltrack_tasks.filetree import FILE, Entries, Entry
 from mltrack_tasks.migrated import signature
-from mltrack_tasks.migration.groups import MLFLOW, members
+from mltrack_tasks.migration.groups import MLFLOW, members, touched_by
 from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.mlflowruns import surrounds
 from mltrack_tasks.migration.planning import Plan
@@ -33,18 +33,21 @@ class RunPlan:
         batches: Sequence[RunBatch],
         places: Mapping[str, Place],
         receipts: Sequence[str],
+        staying: frozenset[str],
     ) -> None:
         self.scan, self.previous = plan.scan, plan.previous
         self.entries, self.failed = Entries(entries), tuple(failed)
         self.kept, self.batches = tuple(kept), tuple(batches)
         self.places, self.receipts = places, tuple(receipts)
+        self.staying = staying
+        """Folders of runs that are not written: something in them could not be read, or was deleted here."""
 
     def __repr__(self) -> str:
         runs = sum(len(batch.runs) for batch in self.batches)
         return f"<runs of {self.scan.root}: {runs:,} to write, {len(self.kept):,} as they are>"
 
 
-def plan_manifests(plan: Plan, uploaded: Iterable[Uploaded]) -> RunPlan:
+def plan_manifests(plan: Plan, uploaded: Sequence[Uploaded]) -> RunPlan:
     """Compare the runs with those of the last manifest -> those to write, and those that stay.
 
     A run one of whose files could not be read is not revised: what is stored of it is whole. A run that is
@@ -54,25 +57,25 @@ def plan_manifests(plan: Plan, uploaded: Iterable[Uploaded]) -> RunPlan:
     entries, failed = _with_digests(plan, batches)
     places = {**plan.places, **places_in(item.receipt for item in batches)}
     known = {run.run_id: run for run in plan.previous.runs} if plan.previous else {}
-    touched = {failure.path for failure in failed} | plan.removed
+    groups = plan.scan.groups
+    staying = touched_by({failure.path for failure in failed} | plan.removed, groups)
     kept: list[MigratedRun] = []
     work: list[RunWork] = []
-    groups = plan.scan.groups
     for group, files in zip(groups, members(entries, groups), strict=True):
         stored = known.pop(group.run_id, None)
         sign = signature(files, group.facts_json)
-        broken = _touches(touched, group.folders)
-        if stored is not None and (broken or stored.signature == sign):
+        stays = not staying.isdisjoint(group.folders)
+        if stored is not None and (stays or stored.signature == sign):
             kept.append(stored)
-        elif not broken:
+        elif not stays:
             lying = {e.digest: places[e.digest] for e in files if e.digest in places}
             work.append(RunWork(group, tuple(files), sign, lying, stored is not None))
     kept += known.values()
     receipts = [item.receipt.batch for item in batches]
-    return RunPlan(plan, entries, failed, kept, _in_batches(work, entries), places, receipts)
+    return RunPlan(plan, entries, failed, kept, _in_batches(work, entries), places, receipts, staying)
 
 
-def _with_digests(plan: Plan, uploaded: Iterable[Uploaded]) -> tuple[list[Entry], list[Failed]]:
+def _with_digests(plan: Plan, uploaded: Sequence[Uploaded]) -> tuple[list[Entry], list[Failed]]:
     """Give large files the digests that sending them found -> (entries, what failed so far).
 
     A file that failed is not among the entries, unless an earlier state of it is stored.
@@ -86,10 +89,6 @@ def _with_digests(plan: Plan, uploaded: Iterable[Uploaded]) -> tuple[list[Entry]
         digests.update(batch.receipt.digests)
     entries = [e if e.digest else e._replace(digest=digests.get(e.path, "")) for e in plan.entries]
     return [e for e in entries if e.kind != FILE or (e.digest and e.path not in lost)], failed
-
-
-def _touches(paths: Collection[str], folders: Sequence[str]) -> bool:
-    return any(not folder or path.startswith(f"{folder}/") for path in paths for folder in folders)
 
 
 def _in_batches(work: Sequence[RunWork], entries: Sequence[Entry]) -> list[RunBatch]:

@@ -9,12 +9,15 @@ import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mltrack_tasks import layout
-from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.errors import AccessError, InvalidInputError
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.filetree import FILE, FOLDER, Entries, Entry, folders_above
 from mltrack_tasks.localtree import LocalTree
+from mltrack_tasks.migration.databases import read_databases
 from mltrack_tasks.migration.groups import RunGroup, group_runs
+from mltrack_tasks.migration.origin import Origin
+from mltrack_tasks.migrations import folder_of
+from mltrack_tasks.mlflowdata.treelayout import layout_of
 from mltrack_tasks.stores.files import checked_path
 
 
@@ -23,14 +26,14 @@ class Scan:
 
     def __init__(
         self,
-        root: str,
-        migration: str,
+        origin: Origin,
         source: str,
         entries: Entries,
         groups: Sequence[RunGroup],
         left_out: Sequence[tuple[str, str]],
     ) -> None:
-        self.root, self.migration, self.source = root, migration, source
+        self.origin, self.source = origin, source
+        self.root, self.migration = origin.local_path, origin.migration
         self.entries, self.groups, self.left_out = entries, tuple(groups), tuple(left_out)
 
     @property
@@ -54,6 +57,7 @@ def scan_source(
     run_id: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    backend_db: str | Path | None = None,
     allow_empty: bool = False,
     observe: Observe = log_event,
 ) -> Scan:
@@ -64,12 +68,19 @@ def scan_source(
     ``old/*``, matched with the whole relative path, where ``*`` also takes ``/``. ``run_id`` makes a folder
     that is not MLflow's one run; without it each folder on top is a run.
 
+    ``backend_db`` is the SQLite database of MLflow, if it is neither in the folder nor, as ``mlflow.db``,
+    beside it. A database is copied by SQLite's own means, so one that is in use is kept as of one moment.
+
+    What a killed deletion had moved aside gets its name back first.
+
     Raises InvalidInputError for a path that is an address or is not there (with host and working directory),
     and for a folder without files unless ``allow_empty``.
     """
     root = find_folder(local_path)
     with LocalTree(root) as tree:
         found = tree.scan(observe=observe)
+        if [path for path, _ in found.left_out if _is_cleared(tree, path)]:
+            found = tree.scan(observe=observe)
         entries = _chosen(found.entries, include, exclude)
         if not allow_empty and not any(entry.kind == FILE for entry in entries):
             raise InvalidInputError(
@@ -77,10 +88,13 @@ def scan_source(
                 + (" that match include and exclude" if include or exclude else "")
                 + ". Check the path; allow_empty=True accepts an empty folder."
             )
-        source, groups = group_runs(entries, root=tree.root, run_id=run_id)
+        layout = layout_of([entry.path for entry in entries if entry.kind == FILE])
+        known = read_databases(tree.root, entries, layout, backend_db)
+        source, groups = group_runs(known.entries, layout, known.groups, root=tree.root, run_id=run_id)
         migration = name or default_name(tree.root)
-        layout.encode_segment(migration, what="The name of the migration")
-        return Scan(str(tree.root), migration, source, Entries(entries), groups, found.left_out)
+        folder_of(migration)
+        origin = Origin(str(tree.root), migration, known.copies)
+        return Scan(origin, source, Entries(known.entries), groups, found.left_out)
 
 
 def find_folder(local_path: str | Path) -> Path:
@@ -98,6 +112,14 @@ def find_folder(local_path: str | Path) -> Path:
             "container, give an absolute path, or run `python flows/migrate_to_s3.py --serve` where it is."
         )
     return path
+
+
+def _is_cleared(tree: LocalTree, path: str) -> bool:
+    """Clear what a killed deletion or restore left; False if it is none, or has to stay."""
+    try:
+        return tree.clear_leftover(path)
+    except AccessError:
+        return False  # it stays in the list of what was left out
 
 
 def default_name(root: Path) -> str:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator
 
 from mltrack_tasks import layout
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import ConflictError, IntegrityError, NotFoundError
 from mltrack_tasks.filetree import FILE, FOLDER, Entry, in_order
-from mltrack_tasks.manifests import read_manifest
 from mltrack_tasks.migrated import of_run
 from mltrack_tasks.migration.groups import members
 from mltrack_tasks.migration.restoring import Portion
 from mltrack_tasks.migration.state import latest_manifest, merged, places_in, read_receipts, read_tree
-from mltrack_tasks.migrations import MigratedRun, MigrationManifest
+from mltrack_tasks.migrations import MigrationManifest
+from mltrack_tasks.plan import BATCH_BYTES
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.stores.base import Store
 
 MANIFEST_FILE = "manifest.json"
+BATCH_FILES, MAX_BATCHES = 5_000, 60
+"""Entries of one batch, and how many batches there are of so many or of so many bytes."""
 _MODE = 0o644
 """Permissions of what was never a file on a disk."""
 
@@ -46,7 +47,7 @@ def portions_of_migration(store: Store, manifest: MigrationManifest) -> list[Por
     skipped = {entry.path for entry in inside}
     sent = [entry for entry in entries if entry.path not in skipped]
     runs = zip(manifest.runs, owned, strict=True)
-    return [Portion(sent, places), *(_of_run(store, run, files) for run, files in runs if files)]
+    return [Portion(sent, places), *(Portion(files, run=run) for run, files in runs if files)]
 
 
 def portion_of_run(store: Store, manifest: RunManifest) -> Portion:
@@ -56,7 +57,7 @@ def portion_of_run(store: Store, manifest: RunManifest) -> Portion:
     if migrated is None:
         return _of_values(store, manifest)
     entries = migrated.files or read_tree(store, migrated.parts, what)
-    return Portion(entries, migrated.places, lambda: migrated.contents)
+    return Portion(entries, migrated.places, bodies=migrated.contents)
 
 
 def check_together(portions: Iterable[Portion]) -> list[Entry]:
@@ -84,19 +85,6 @@ def check_together(portions: Iterable[Portion]) -> list[Entry]:
     return in_order(known.values())
 
 
-def _of_run(store: Store, run: MigratedRun, files: Sequence[Entry]) -> Portion:
-    return Portion(files, contents=partial(_contents, store, run))
-
-
-def _contents(store: Store, run: MigratedRun) -> Mapping[str, bytes]:
-    """Fetch the small files that stand in the manifest of a run."""
-    what = f"The manifest of {run.run_id!r} in {store.location}"
-    migrated = of_run(read_manifest(store, run.run_id, run.revision), what=what)
-    if migrated is None:
-        raise IntegrityError(f"{what} is not one that a migration wrote.")
-    return migrated.contents
-
-
 def _of_values(store: Store, manifest: RunManifest) -> Portion:
     """The data of a run that was stored by tasks, and its manifest as it is in the store."""
     folder = layout.encode_segment(manifest.run_id)
@@ -108,7 +96,7 @@ def _of_values(store: Store, manifest: RunManifest) -> Portion:
     for path, ref in _named(manifest):
         entries.append(Entry(f"{folder}/{path}", FILE, _MODE, ref.size_bytes, when, digest=ref.hash))
         places[ref.hash] = Place(ref.hash, ref.format, ref.size_bytes)
-    return Portion(entries, places, lambda: {digest: body})
+    return Portion(entries, places, bodies={digest: body})
 
 
 def _named(manifest: RunManifest) -> Iterator[tuple[str, DataRef]]:
@@ -121,3 +109,38 @@ def _named(manifest: RunManifest) -> Iterator[tuple[str, DataRef]]:
             path = f"{group}~{file}" if file in taken else file
             taken.add(path)
             yield path, ref
+
+
+def in_batches(portions: Iterable[Portion]) -> list[list[Portion]]:
+    """Cut portions into batches of BATCH_FILES or BATCH_BYTES, or more if there would be too many."""
+    pieces = [piece for portion in portions for piece in _pieces(portion)]
+    total = sum(len(piece.entries) for piece in pieces)
+    size = sum(entry.size for piece in pieces for entry in piece.entries)
+    most, largest = max(BATCH_FILES, -(-total // MAX_BATCHES)), max(BATCH_BYTES, -(-size // MAX_BATCHES))
+    batches: list[list[Portion]] = []
+    entries = held = 0
+    for piece in pieces:
+        weight = sum(entry.size for entry in piece.entries)
+        if not batches or entries + len(piece.entries) > most or held + weight > largest:
+            batches.append([])
+            entries = held = 0
+        batches[-1].append(piece)
+        entries, held = entries + len(piece.entries), held + weight
+    return batches
+
+
+def _pieces(portion: Portion) -> Iterator[Portion]:
+    """Cut one large portion where packs change, so that each pack is fetched for one batch only."""
+    if len(portion.entries) <= BATCH_FILES and sum(e.size for e in portion.entries) <= BATCH_BYTES:
+        yield portion
+        return
+    by_pack: dict[str, list[Entry]] = {}
+    for entry in portion.entries:
+        place = portion.places.get(entry.digest)
+        by_pack.setdefault(place.digest if place and place.offset is not None else "", []).append(entry)
+    for entries in by_pack.values():
+        for start in range(0, len(entries), BATCH_FILES):
+            piece = entries[start : start + BATCH_FILES]
+            places = {e.digest: portion.places[e.digest] for e in piece if e.digest in portion.places}
+            bodies = {e.digest: portion.bodies[e.digest] for e in piece if e.digest in portion.bodies}
+            yield Portion(piece, places, bodies=bodies, run=portion.run)

@@ -14,9 +14,9 @@ from mltrack_tasks.digest import SINGLE_PUT_LIMIT, sha256_hex
 from mltrack_tasks.errors import MLTrackError, SourceChangedError
 from mltrack_tasks.events import Event
 from mltrack_tasks.filetree import Entry
-from mltrack_tasks.localtree import LocalTree
 from mltrack_tasks.migration.existing import Listing
 from mltrack_tasks.migration.hashing import Failed, open_large
+from mltrack_tasks.migration.origin import SourceTree
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.plan import packs_of
 from mltrack_tasks.receipts import DEFER_ABOVE, Pack
@@ -45,7 +45,7 @@ class Way:
     """Where files come from, where they go, and for which migration."""
 
     store: Store
-    tree: LocalTree
+    tree: SourceTree
     migration: str
 
 
@@ -109,7 +109,7 @@ def _send(way: Way, entry: Entry, source: Source, reader: BinaryIO, *, ask: bool
     return Sent(entry._replace(digest=ref.hash), ref.format, ref.created)
 
 
-def _read(tree: LocalTree, entry: Entry) -> bytes | Failed:
+def _read(tree: SourceTree, entry: Entry) -> bytes | Failed:
     """Read a file, and check that it still hashes to what was planned."""
     try:
         body = tree.read(entry)
@@ -120,7 +120,7 @@ def _read(tree: LocalTree, entry: Entry) -> bytes | Failed:
     return body
 
 
-def _opened(tree: LocalTree, entry: Entry) -> tuple[FileSource, BinaryIO] | Failed:
+def _opened(tree: SourceTree, entry: Entry) -> tuple[FileSource, BinaryIO] | Failed:
     try:
         return open_large(tree, entry)
     except MLTrackError as error:

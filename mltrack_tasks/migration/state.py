@@ -11,7 +11,16 @@ from mltrack_tasks.deletions import hold
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import IntegrityError, NotFoundError
 from mltrack_tasks.events import Event
-from mltrack_tasks.filetree import Entry, check_tree, decode_part, encode_part, in_order, parts_of
+from mltrack_tasks.filetree import (
+    FOLDER,
+    Entry,
+    check_tree,
+    decode_part,
+    encode_part,
+    folders_above,
+    in_order,
+    parts_of,
+)
 from mltrack_tasks.migrations import MigrationManifest, PartRef
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.receipts import Place, Receipt
@@ -92,14 +101,20 @@ def read_tree(store: Store, parts: Sequence[PartRef], what: str) -> list[Entry]:
 def merged(newer: Iterable[Entry], older: Iterable[Entry]) -> list[Entry]:
     """Lay one tree over another: where both have a path, or one has a file above it, the newer one counts."""
     kept = {entry.path: entry for entry in newer}
+    leaves = {entry.path for entry in kept.values() if entry.kind != FOLDER}
     for entry in older:
-        kept.setdefault(entry.path, entry)
+        if leaves.isdisjoint(folders_above(entry.path)):
+            kept.setdefault(entry.path, entry)
     return in_order(kept.values())
 
 
 def read_receipts(store: Store, migration: str, batches: Sequence[str]) -> list[Receipt]:
-    """Read receipts in parallel. Raises NotFoundError if one is missing."""
-    return list(map_ordered(partial(_read_receipt, store, migration), batches, store.max_workers))
+    """Read receipts in parallel. One that is missing is passed over: what it named is asked for again."""
+    answers = map_ordered(partial(find_receipt, store, migration), batches, store.max_workers)
+    found = {batch: receipt for batch, receipt in zip(batches, answers, strict=True) if receipt is not None}
+    if missing := [batch for batch in batches if batch not in found]:
+        events.logger.warning("receipts of %r are missing: %s", migration, ", ".join(missing))
+    return list(found.values())
 
 
 def places_in(receipts: Iterable[Receipt]) -> dict[str, Place]:

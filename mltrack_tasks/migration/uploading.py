@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from mltrack_tasks import events
 from mltrack_tasks.deletions import outlast
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.filetree import Entry
-from mltrack_tasks.localtree import LocalTree
 from mltrack_tasks.migration.existing import Listing, list_existing
 from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.hashing import Failed
+from mltrack_tasks.migration.origin import Origin
 from mltrack_tasks.migration.sending import Sent, Way, send_packs, send_singles
 from mltrack_tasks.migration.state import find_receipt
 from mltrack_tasks.migrations import batch_key, receipt_key
@@ -22,22 +21,31 @@ from mltrack_tasks.recordstore import create_if_absent
 from mltrack_tasks.stores.base import Store
 
 
-class Uploaded(NamedTuple):
-    """What became of a batch."""
+class Uploaded:
+    """What became of a batch. Neither tuple nor dataclass: Prefect would walk through all of a receipt."""
 
-    receipt: Receipt
-    failed: tuple[Failed, ...] = ()
-    """Files that could not be read, or changed meanwhile."""
-    created_blobs: int = 0
-    created_bytes: int = 0
+    __slots__ = ("created_blobs", "created_bytes", "failed", "receipt")
+
+    def __init__(
+        self,
+        receipt: Receipt,
+        failed: Sequence[Failed] = (),
+        created_blobs: int = 0,
+        created_bytes: int = 0,
+    ) -> None:
+        self.receipt, self.failed = receipt, tuple(failed)
+        """``failed``: files that could not be read, or changed meanwhile."""
+        self.created_blobs, self.created_bytes = created_blobs, created_bytes
+
+    def __repr__(self) -> str:
+        return f"<{self.receipt!r}, {self.created_blobs:,} blobs created, {len(self.failed):,} files failed>"
 
 
 def upload_batch(
     store: Store,
     batch: Batch,
     *,
-    local_path: str | Path,
-    migration: str,
+    origin: Origin,
     trust: bool = True,
     observe: Observe = log_event,
 ) -> Uploaded:
@@ -48,12 +56,12 @@ def upload_batch(
     be read, or is not the one that was found any more, is left out and named. Errors of the store are raised;
     the same call again goes on where it stopped.
     """
-    done = find_receipt(store, migration, batch.id) if trust else None
+    done = find_receipt(store, origin.migration, batch.id) if trust else None
     if done is not None:
         return Uploaded(done)
-    create_if_absent(store, batch_key(migration, batch.id), batch_content(batch.files, batch.pack))
-    with LocalTree(local_path) as tree, HashCache(tree.root) as cache:
-        work = _Work(Way(store, tree, migration), batch, observe)
+    create_if_absent(store, batch_key(origin.migration, batch.id), batch_content(batch.files, batch.pack))
+    with origin.open() as tree, HashCache(tree.root) as cache:
+        work = _Work(Way(store, tree, origin.migration), batch, observe)
         singles, packed = batch.single(), batch.packed()
         work.send(singles, packed, list_existing(store, [entry.digest for entry in singles if entry.digest]))
         while threatened := outlast(store, work.digests()):
@@ -61,7 +69,7 @@ def upload_batch(
             work.send(taken, packed if threatened & set(work.packs) else [], Listing())
         cache.keep(work.hashed())
     receipt = work.receipt()
-    create_if_absent(store, receipt_key(migration, receipt.batch), receipt.to_content())
+    create_if_absent(store, receipt_key(origin.migration, receipt.batch), receipt.to_content())
     return Uploaded(receipt, tuple(work.failed.values()), len(work.created), sum(work.created.values()))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 from mltrack_tasks import events
 from mltrack_tasks.blobs import fault_of, read_blob
@@ -11,6 +10,7 @@ from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import ArchivedError, IntegrityError, NotFoundError, TransientError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.migration.existing import find_existing
+from mltrack_tasks.migration.origin import Origin
 from mltrack_tasks.migration.uploading import Uploaded, upload_batch
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.plan import Batch
@@ -22,7 +22,7 @@ Faults = dict[str, str]
 """Digest of a blob -> what is wrong with it."""
 
 
-def verify_batch(
+def find_faults(
     store: Store, receipt: Receipt, *, thorough: bool = False, observe: Observe = log_event
 ) -> Faults:
     """Look for all that a receipt names -> the digests of what is wrong, and why; empty if all is well.
@@ -37,13 +37,12 @@ def verify_batch(
     return faults
 
 
-def confirm_batch(
+def verify_batch(
     store: Store,
     batch: Batch,
     sent: Uploaded,
     *,
-    local_path: str | Path,
-    migration: str,
+    origin: Origin,
     observe: Observe = log_event,
 ) -> Uploaded:
     """Verify what a batch's receipt says; what is gone is sent again, whatever the receipt says.
@@ -51,12 +50,10 @@ def confirm_batch(
     Raises TransientError if blobs keep disappearing.
     """
     for _ in range(_TRIES):
-        if not (faults := verify_batch(store, sent.receipt, observe=observe)):
+        if not (faults := find_faults(store, sent.receipt, observe=observe)):
             return sent
         events.logger.warning("sent again, as the store has lost it: %s", sorted(faults)[:5])
-        sent = upload_batch(
-            store, batch, local_path=local_path, migration=migration, trust=False, observe=observe
-        )
+        sent = upload_batch(store, batch, origin=origin, trust=False, observe=observe)
     raise TransientError(f"Blobs disappear from {store.location} while they are written: {faults}.")
 
 

@@ -1,0 +1,67 @@
+"""Restore a store, or some runs of it, into a folder of the worker's machine."""
+
+from __future__ import annotations
+
+import time
+
+from prefect import flow
+
+from mltrack_tasks import RestoreReport, tasks
+from mltrack_tasks.resolve import store_with
+from mltrack_tasks.transfers import check_target, render_restore
+
+
+@flow(name="mltrack-download-from-s3")
+def download_from_s3(
+    local_path: str = "./mltrack_backup",
+    s3_bucket: str | None = None,
+    s3_prefix: str | None = None,
+    run_ids: list[str] | None = None,
+    project: str | None = None,
+    model: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    migration: str | None = None,
+    overwrite: bool = False,
+    allow_container: bool = False,
+    max_workers: int | None = None,
+    store: str | None = None,
+) -> RestoreReport:
+    """Write what a store holds into a folder -> what was written; run again, only what is missing.
+
+    Args:
+        local_path: Folder on the machine of the worker.
+        s3_bucket: Another bucket than the store's.
+        s3_prefix: Another prefix than the store's.
+        run_ids: Only these runs.
+        project: Only runs of this project.
+        model: Only runs of this model.
+        since: Only runs from this day or time on.
+        until: Only runs up to this day, or before this time.
+        migration: Only the folder of this migration.
+        overwrite: Replace files that are different here.
+        allow_container: Write into a container's own file system, which goes when it ends.
+        max_workers: Requests in flight; by default the store's.
+        store: A block's name, `s3://bucket/prefix`, or a directory.
+    """
+    began = time.monotonic()
+    check_target(local_path, allow_container=allow_container)
+    source = store_with(store, s3_bucket=s3_bucket, s3_prefix=s3_prefix, max_workers=max_workers)
+    plan = tasks.plan_restore(
+        run_ids=run_ids,
+        project=project,
+        model=model,
+        since=since,
+        until=until,
+        migration=migration,
+        store=source,
+    )
+    done = [
+        tasks.restore_batch(batch, local_path, overwrite=overwrite, store=source) for batch in plan.batches
+    ]
+    tasks.finish_restore(plan, local_path)
+    return render_restore(plan, done, local_path, seconds=time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    download_from_s3()

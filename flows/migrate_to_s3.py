@@ -1,0 +1,102 @@
+"""Store a folder of the worker's machine, by hand, from the UI or on a schedule.
+
+``python flows/migrate_to_s3.py --serve`` schedules it on the machine that has the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from datetime import timedelta
+
+from prefect import flow
+
+from mltrack_tasks import MigrationReport, tasks
+from mltrack_tasks.resolve import store_with
+from mltrack_tasks.transfers import Outcome, Transfer, render_migration
+
+
+@flow(name="mltrack-migrate-to-s3")
+def migrate_to_s3(
+    local_path: str = "./mlruns",
+    s3_bucket: str | None = None,
+    s3_prefix: str | None = None,
+    delete_after_upload: bool = False,
+    dry_run: bool = False,
+    backend_db: str | None = None,
+    name: str | None = None,
+    run_id: str | None = None,
+    include: list[str] | None = None,
+    exclude: list[str] | None = None,
+    pack_small_files: bool = True,
+    min_age_minutes: float = 60,
+    allow_empty: bool = False,
+    max_workers: int | None = None,
+    store: str | None = None,
+) -> MigrationReport:
+    """Store a folder with its runs -> what was done; run again, only what has changed.
+
+    Args:
+        local_path: Folder on the machine of the worker: MLflow's `mlruns`, or any other.
+        s3_bucket: Another bucket than the store's.
+        s3_prefix: Another prefix than the store's.
+        delete_after_upload: Delete files here that are proven to be stored, of runs that ended.
+        dry_run: Only show what would be sent.
+        backend_db: MLflow's SQLite database, if it is not in the folder or beside it.
+        name: Name under which later calls recognise the folder; by default by host and path.
+        run_id: Make a folder that is not MLflow's one run of this id.
+        include: Patterns of relative paths, such as `*.csv`; nothing means everything.
+        exclude: Patterns of relative paths to leave out.
+        pack_small_files: Send small files many at a time.
+        min_age_minutes: With delete_after_upload, how long a run must have been unchanged.
+        allow_empty: Accept a folder without files.
+        max_workers: Requests in flight; by default the store's.
+        store: A block's name, `s3://bucket/prefix`, or a directory.
+    """
+    began = time.monotonic()
+    target = store_with(store, s3_bucket=s3_bucket, s3_prefix=s3_prefix, max_workers=max_workers)
+    scan = tasks.scan_source(
+        local_path,
+        name=name,
+        run_id=run_id,
+        include=include or (),
+        exclude=exclude or (),
+        backend_db=backend_db,
+        allow_empty=allow_empty,
+    )
+    plan = tasks.plan_migration(
+        scan, pack_small_files=pack_small_files, hash_everything=dry_run, store=target
+    )
+    done = Outcome()
+    if not dry_run and (delete_after_upload or not plan.unchanged):
+        origin = scan.origin
+        transfer = Transfer("mltrack-migration-progress", f"Migrating {scan.root}", plan.new_bytes)
+        for batch in plan.batches:
+            sent = tasks.upload_batch(
+                batch, origin=origin, progress=transfer.share(batch.size_bytes), store=target
+            )
+            done.uploaded.append(tasks.verify_batch(batch, sent, origin=origin, store=target))
+        work = tasks.plan_manifests(plan, done.uploaded)
+        done.written += [tasks.write_manifests(runs, origin=origin, store=target) for runs in work.batches]
+        age = timedelta(minutes=min_age_minutes) if delete_after_upload else None
+        done.finished = tasks.finish_migration(work, done.written, delete_older_than=age, store=target)
+        done.deleted += [
+            tasks.delete_local_batch(doomed, origin=origin, store=target)
+            for doomed in done.finished.deletions
+        ]
+        transfer.finish()
+    return render_migration(plan, done, dry_run=dry_run, seconds=time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Migrate a folder of this machine.")
+    parser.add_argument("--serve", action="store_true", help="stay, and run on a schedule or from the UI")
+    parser.add_argument("--local-path", default="./mlruns")
+    parser.add_argument("--store", default=None)
+    parser.add_argument("--cron", default=None, help='such as "0 3 * * *"')
+    given = parser.parse_args()
+    chosen = {"local_path": given.local_path, "store": given.store}
+    if given.serve:
+        migrate_to_s3.serve(name="migrate-to-s3", cron=given.cron, parameters=chosen)
+    else:
+        migrate_to_s3(**chosen)

@@ -1,0 +1,212 @@
+"""The steps of a migration, and of a restore, as tasks: a flow puts them together.
+
+Each batch is one task run of some hundred files. Paths are those of the machine that runs the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+from mltrack_tasks import migration as operations
+from mltrack_tasks.artifacts import Progress
+from mltrack_tasks.blocks import MLTrackStore
+from mltrack_tasks.migration.deletion import DeleteBatch, Deleted
+from mltrack_tasks.migration.download import RestoreBatch, RestorePlan
+from mltrack_tasks.migration.finishing import Finished
+from mltrack_tasks.migration.origin import Origin
+from mltrack_tasks.migration.planning import Plan
+from mltrack_tasks.migration.restoring import Restored
+from mltrack_tasks.migration.runmanifests import RunBatch, Written
+from mltrack_tasks.migration.runplan import RunPlan
+from mltrack_tasks.migration.scan import Scan
+from mltrack_tasks.migration.uploading import Uploaded
+from mltrack_tasks.plan import Batch
+from mltrack_tasks.resolve import open_store
+from mltrack_tasks.tasking import mltrack_task, recorded, report, run_logger
+from mltrack_tasks.transfers import Share
+
+
+@mltrack_task
+def scan_source(
+    local_path: str | Path = "./mlruns",
+    *,
+    name: str | None = None,
+    run_id: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    backend_db: str | Path | None = None,
+    allow_empty: bool = False,
+) -> Scan:
+    """Look at a folder of the machine that runs this -> its entries and runs. Nothing is hashed yet.
+
+    ``name`` names the migration, in which later calls recognise the same folder. ``backend_db`` is the SQLite
+    database of MLflow, if it is not in the folder. Raises InvalidInputError for a path that is not there, and
+    for a folder without files unless ``allow_empty``.
+    """
+    with Progress("mltrack-scan") as observe:
+        return operations.scan_source(
+            local_path,
+            name=name,
+            run_id=run_id,
+            include=include,
+            exclude=exclude,
+            backend_db=backend_db,
+            allow_empty=allow_empty,
+            observe=observe,
+        )
+
+
+@mltrack_task
+def find_existing(
+    digests: Collection[str], *, store: MLTrackStore | str | None = None
+) -> dict[str, tuple[str, int]]:
+    """Find which of these files a store holds as blobs -> digest to (format, size [bytes])."""
+    return operations.find_existing(open_store(store), digests)
+
+
+@mltrack_task
+def plan_migration(
+    scan: Scan,
+    *,
+    pack_small_files: bool = True,
+    hash_everything: bool = False,
+    store: MLTrackStore | str | None = None,
+) -> Plan:
+    """Compare a folder with what earlier migrations stored -> the batches to send. Writes nothing."""
+    with Progress("mltrack-hashing") as observe:
+        return operations.plan_migration(
+            open_store(store),
+            scan,
+            pack_small_files=pack_small_files,
+            hash_everything=hash_everything,
+            observe=observe,
+        )
+
+
+@mltrack_task
+def upload_batch(
+    batch: Batch,
+    *,
+    origin: Origin,
+    trust: bool = True,
+    progress: Share | None = None,
+    store: MLTrackStore | str | None = None,
+) -> Uploaded:
+    """Make sure that the store has a batch's files -> the receipt, and what could not be read.
+
+    Run again after a failure it sends what is missing; ``trust=False`` looks at everything even if there is a
+    receipt. A file that cannot be read, or changed, is named in ``failed``.
+    """
+    observe = report if progress is None else progress.observer()
+    with recorded():
+        opened = open_store(store)
+        done = operations.upload_batch(opened, batch, origin=origin, trust=trust, observe=observe)
+    run_logger().info(
+        "%d files, %d bytes: %d blobs created of %d bytes, %d files failed",
+        *(len(batch.files), batch.size_bytes, done.created_blobs, done.created_bytes, len(done.failed)),
+    )
+    return done
+
+
+@mltrack_task
+def verify_batch(
+    batch: Batch,
+    sent: Uploaded,
+    *,
+    origin: Origin,
+    store: MLTrackStore | str | None = None,
+) -> Uploaded:
+    """Look for all that a batch's receipt names; what is gone is sent again -> what the store has."""
+    with recorded():
+        return operations.verify_batch(open_store(store), batch, sent, origin=origin, observe=report)
+
+
+@mltrack_task
+def plan_manifests(plan: Plan, uploaded: Sequence[Uploaded]) -> RunPlan:
+    """Find the runs that have to be written, now that their files are stored -> batches of them."""
+    return operations.plan_manifests(plan, uploaded)
+
+
+@mltrack_task
+def write_manifests(batch: RunBatch, *, origin: Origin, store: MLTrackStore | str | None = None) -> Written:
+    """Write the manifests of a batch of runs -> those in the store now, and what failed."""
+    with recorded(), Progress("mltrack-manifests") as observe:
+        return operations.write_manifests(open_store(store), batch, origin=origin, observe=observe)
+
+
+@mltrack_task
+def finish_migration(
+    work: RunPlan,
+    written: Sequence[Written],
+    *,
+    delete_older_than: timedelta | None = None,
+    store: MLTrackStore | str | None = None,
+) -> Finished:
+    """Write the manifest of the finished state -> it, and with ``delete_older_than`` what may be deleted.
+
+    Emits ``mltrack.migration.completed``.
+    """
+    with recorded():
+        return operations.finish_migration(
+            open_store(store), work, written, delete_older_than=delete_older_than, observe=report
+        )
+
+
+@mltrack_task
+def delete_local_batch(
+    batch: DeleteBatch, *, origin: Origin, store: MLTrackStore | str | None = None
+) -> Deleted:
+    """Delete files here that the store is shown to have just now -> what went, and what stayed and why."""
+    with Progress("mltrack-deletion") as observe:
+        return operations.delete_local_batch(open_store(store), batch, origin=origin, observe=observe)
+
+
+@mltrack_task
+def plan_restore(
+    *,
+    run_ids: Sequence[str] | None = None,
+    project: str | None = None,
+    model: str | None = None,
+    since: date | datetime | str | None = None,
+    until: date | datetime | str | None = None,
+    migration: str | None = None,
+    store: MLTrackStore | str | None = None,
+) -> RestorePlan:
+    """Choose what to restore: everything, a migration, or runs -> the batches to write.
+
+    Raises NotFoundError for an unknown run, ConflictError for files that cannot lie in one folder.
+    """
+    with Progress("mltrack-restore-plan") as observe:
+        return operations.plan_restore(
+            open_store(store),
+            run_ids=run_ids,
+            project=project,
+            model=model,
+            since=since,
+            until=until,
+            migration=migration,
+            observe=observe,
+        )
+
+
+@mltrack_task
+def restore_batch(
+    batch: RestoreBatch,
+    local_path: str | Path,
+    *,
+    overwrite: bool = False,
+    store: MLTrackStore | str | None = None,
+) -> Restored:
+    """Write a batch's files into a folder of the machine that runs this -> what was written and found."""
+    with Progress("mltrack-restoring") as observe:
+        return operations.restore_batch(
+            open_store(store), batch, local_path, overwrite=overwrite, observe=observe
+        )
+
+
+@mltrack_task
+def finish_restore(plan: RestorePlan, local_path: str | Path) -> None:
+    """Set the permissions of the restored folders, when all batches are written."""
+    operations.finish_restore(plan, local_path)
