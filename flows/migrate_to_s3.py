@@ -72,10 +72,9 @@ def migrate_to_s3(
         origin = scan.origin
         transfer = Transfer("mltrack-migration-progress", f"Migrating {scan.root}", plan.new_bytes)
         for batch in plan.batches:
-            sent = tasks.upload_batch(
-                batch, origin=origin, progress=transfer.share(batch.size_bytes), store=target
-            )
-            done.uploaded.append(tasks.verify_batch(batch, sent, origin=origin, store=target))
+            part = transfer.share(batch.size_bytes)
+            done.uploaded.append(tasks.upload_batch(batch, origin=origin, progress=part, store=target))
+        done.uploaded = tasks.verify_batches(plan.batches, done.uploaded, origin=origin, store=target)
         work = tasks.plan_manifests(plan, done.uploaded)
         done.written += [tasks.write_manifests(runs, origin=origin, store=target) for runs in work.batches]
         age = timedelta(minutes=min_age_minutes) if delete_after_upload else None

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import trace_lineage as trace_lineage
     from mltrack_tasks.tasks import upload_batch as upload_batch
     from mltrack_tasks.tasks import verify_batch as verify_batch
+    from mltrack_tasks.tasks import verify_batches as verify_batches
     from mltrack_tasks.tasks import write_manifests as write_manifests
     from mltrack_tasks.usage_stats import UsageStats as UsageStats
     from mltrack_tasks.views import ViewReport as ViewReport
@@ -89,7 +90,7 @@ _HOMES = {
     "tasks": (
         *("delete_local_batch", "find_existing", "finish_migration", "finish_restore", "plan_manifests"),
         *("plan_migration", "plan_restore", "restore_batch", "scan_source", "upload_batch"),
-        *("verify_batch", "write_manifests"),
+        *("verify_batch", "verify_batches", "write_manifests"),
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
         *("retrieve_data", "retrieve_file", "store_data", "store_file", "store_run", "trace_lineage"),

@@ -26,23 +26,47 @@ MAX_BATCHES = 30
 """Cuts by number of files, and as many by bytes; each batch is a task run, and they stay below 150."""
 
 
+Found = dict[str, tuple[str, int]]
+"""Digest -> (format, size [bytes]) of blobs that are there."""
+
+
+class Listing:
+    """What a LIST said of the blobs up to one digest; of the others nothing is known."""
+
+    __slots__ = ("found", "to")
+
+    def __init__(self, found: Found | None = None, to: str = "") -> None:
+        self.found, self.to = found or {}, to
+
+    def find(self, digest: str) -> tuple[str, int] | None:
+        """Format and size [bytes] of a blob that was listed."""
+        return self.found.get(digest)
+
+    def covers(self, digest: str) -> bool:
+        """Whether a blob that was not found is not there."""
+        return bool(digest) and digest <= self.to
+
+    def of(self, entries: Iterable[Entry]) -> Listing:
+        """The part of it that is about some files."""
+        digests = (entry.digest for entry in entries)
+        return Listing({digest: self.found[digest] for digest in digests if digest in self.found}, self.to)
+
+
 class Batch:
-    """A slice of the work: what one task run sends."""
+    """A slice of the work: what one task run sends. No dataclass, as ``Entries`` is no list."""
 
-    __slots__ = ("files", "pack")
+    __slots__ = ("files", "listing", "pack", "size_bytes")
 
-    def __init__(self, files: Iterable[Entry], pack: bool) -> None:
+    def __init__(self, files: Iterable[Entry], pack: bool, listing: Listing | None = None) -> None:
         self.files, self.pack = Entries(files), pack
+        self.size_bytes = sum(entry.size for entry in self.files)
+        self.listing = Listing() if listing is None else listing
+        """What the store was seen to have of it when it was planned."""
 
     @property
     def id(self) -> str:
         """What names the batch and its receipt."""
         return batch_id(self.files, self.pack)
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all its files."""
-        return sum(entry.size for entry in self.files)
 
     def packed(self) -> list[Entry]:
         """The files that go into packs."""
@@ -101,6 +125,11 @@ def batches_of(files: Sequence[Entry], pack: bool) -> list[Batch]:
         current.append(entry)
         size += entry.size
     return [*batches, Batch(current, pack)] if current else batches
+
+
+def singles_of(batches: Iterable[Batch]) -> list[str]:
+    """Digests of the files that become blobs of their own, as far as they are known."""
+    return [entry.digest for batch in batches for entry in batch.single() if entry.digest]
 
 
 def packs_of(files: Iterable[Entry]) -> Iterator[list[Entry]]:

@@ -49,7 +49,14 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         (
             *("stores", "stores.base", "stores.files", "stores.memory", "stores.directory", "stores.retry"),
             *("stores.observed", "stores.cache", "stores.guard", "stores.s3_errors", "stores.s3_settings"),
-            *("stores.s3_objects", "stores.s3_upload", "stores.s3", "stores.identity", "stores.probe"),
+            *(
+                "stores.s3_objects",
+                "stores.s3_parts",
+                "stores.s3_upload",
+                "stores.s3",
+                "stores.identity",
+                "stores.probe",
+            ),
             *("localtree", "localtree.folders", "localtree.leftovers", "localtree.newfile"),
             *("localtree.reading", "localtree.scanning", "localtree.writing", "localtree.deleting"),
         ),

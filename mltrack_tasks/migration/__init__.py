@@ -19,7 +19,7 @@ from mltrack_tasks.migration.runmanifests import write_manifests
 from mltrack_tasks.migration.runplan import plan_manifests
 from mltrack_tasks.migration.scan import scan_source
 from mltrack_tasks.migration.uploading import upload_batch
-from mltrack_tasks.migration.verification import find_faults, verify_batch
+from mltrack_tasks.migration.verification import find_faults, verify_batch, verify_batches
 
 __all__ = [
     "delete_local_batch",
@@ -38,5 +38,6 @@ __all__ = [
     "scan_source",
     "upload_batch",
     "verify_batch",
+    "verify_batches",
     "write_manifests",
 ]

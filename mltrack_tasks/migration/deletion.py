@@ -82,8 +82,9 @@ def deletable(
     for group, files in zip(scan.groups, members(entries, scan.groups), strict=True):
         owned.update(entry.path for entry in files)
         young = any(entry.kind == FILE and entry.mtime_ns > oldest for entry in files)
-        if not young and group.run_id in stored:
-            chosen.append(RunFiles(stored[group.run_id], tuple(files)))
+        run = stored.get(group.run_id)
+        if not young and (run is not None or scan.source == DIRECTORY):
+            chosen.append(RunFiles(run, tuple(files)))
     if scan.source == DIRECTORY:
         loose = (e for e in entries if e.path not in owned)
         chosen.append(RunFiles(None, tuple(e for e in loose if e.kind != FILE or e.mtime_ns <= oldest)))

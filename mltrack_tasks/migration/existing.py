@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
 
 from mltrack_tasks import layout
 from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.plan import Found, Listing
 from mltrack_tasks.stores.base import Stat, Store
 
 PAGE = 1_000
@@ -19,25 +19,6 @@ LIST_WEIGHT = 4
 (MinIO; docs/adr/0010-migration.md)."""
 FORMATS = ("bin", "parquet", "npy")
 """What a file can be, the most frequent first."""
-
-Found = dict[str, tuple[str, int]]
-"""Digest -> (format, size [bytes]) of what is there."""
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a LIST said of the blobs up to one digest; of the others nothing is known."""
-
-    found: Found = field(default_factory=dict)
-    to: str = ""
-
-    def find(self, digest: str) -> tuple[str, int] | None:
-        """Format and size [bytes] of a blob that was listed."""
-        return self.found.get(digest)
-
-    def covers(self, digest: str) -> bool:
-        """Whether a blob that was not found is not there."""
-        return bool(digest) and digest <= self.to
 
 
 _ALL = "g"

@@ -19,7 +19,7 @@ from mltrack_tasks.migration.runmanifests import write_manifests
 from mltrack_tasks.migration.runplan import plan_manifests
 from mltrack_tasks.migration.scan import scan_source
 from mltrack_tasks.migration.uploading import upload_batch
-from mltrack_tasks.migration.verification import verify_batch
+from mltrack_tasks.migration.verification import verify_batches
 from mltrack_tasks.stores.base import Store
 
 T = TypeVar("T")
@@ -91,10 +91,11 @@ def _carry_out(
     done = 0
     for batch in plan.batches:
         send = partial(upload_batch, store, batch, origin=origin)
-        sent = retried(partial(send, observe=_beginning_at(done, plan.new_bytes, observe)))
-        confirm = partial(verify_batch, store, batch, sent, origin=origin)
-        outcome.uploaded.append(retried(partial(confirm, observe=observe)))
+        tell = _beginning_at(done, plan.new_bytes, observe)
+        outcome.uploaded.append(retried(partial(send, observe=tell)))
         done += batch.size_bytes
+    verify = partial(verify_batches, store, plan.batches, outcome.uploaded, origin=origin, observe=observe)
+    outcome.uploaded = retried(verify)
     work = plan_manifests(plan, outcome.uploaded)
     for runs in work.batches:
         write = partial(write_manifests, store, runs, origin=origin)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.filetree import FILE, Entries, Entry, folders_above
+from mltrack_tasks.migration.existing import list_existing
 from mltrack_tasks.migration.groups import RunGroup, members, touched_by
 from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.hashing import Failed, hash_entries
@@ -20,7 +21,7 @@ from mltrack_tasks.migration.state import (
     read_tree,
 )
 from mltrack_tasks.migrations import MigrationManifest
-from mltrack_tasks.plan import Batch, batches_of, inlined, to_send
+from mltrack_tasks.plan import Batch, batches_of, inlined, singles_of, to_send
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.stores.base import Store
 
@@ -45,7 +46,7 @@ class Plan:
         self.places = places
         """Digest -> where earlier migrations put it."""
         self.removed = removed
-        """Paths of what was deleted here after it was stored, and is not there now."""
+        """Paths of what is stored and not to be read here: deleted after it was stored, or left out now."""
 
     @property
     def files(self) -> int:
@@ -61,6 +62,11 @@ class Plan:
     def new_files(self) -> int:
         """Files in batches: of contents that the migration's receipts do not name yet."""
         return sum(len(batch.files) for batch in self.batches)
+
+    @property
+    def present_files(self) -> int:
+        """Files in batches that the store was seen to have already, as blobs of somebody else's."""
+        return sum(len(batch.listing.found) for batch in self.batches)
 
     @property
     def new_bytes(self) -> int:
@@ -92,18 +98,22 @@ def plan_migration(
         entries, failed = hash_entries(tree, cache, scan.entries, everything=hash_everything, observe=observe)
     previous = latest_manifest(store, scan.migration)
     known: Mapping[str, Place] = {}
+    read = entries
     if previous is not None:
-        entries = _with_older(store, entries, [*failed, *scan.left_out], previous)
+        entries = _with_older(store, read, [*failed, *scan.left_out], previous)
         if not failed and _is_unchanged(scan, entries, previous):
             return Plan(scan, entries, previous=previous, batches=(), unchanged=True)
         known = places_in(read_receipts(store, previous.migration, previous.receipts))
     present = {entry.path for entry in entries}
-    removed = _removed_paths(store, previous) - present
+    absent = present - {entry.path for entry in read}
+    removed = (_removed_paths(store, previous) - present) | absent
     unread = {failure.path for failure in failed}
     staying = touched_by(unread | removed, scan.groups)
     older = _contents(store, previous) if staying else frozenset()
-    inside = set(_inside_manifests(entries, scan.groups, staying, older)) | unread
+    inside = set(_inside_manifests(entries, scan.groups, staying, older)) | unread | absent
     batches = batches_of(list(to_send(entries, inside, known)), pack_small_files)
+    listing = list_existing(store, singles_of(batches))
+    batches = [Batch(batch.files, batch.pack, listing.of(batch.files)) for batch in batches]
     return Plan(
         scan, entries, previous=previous, batches=batches, places=known, removed=removed, failed=failed
     )
@@ -138,9 +148,11 @@ def _contents(store: Store, previous: MigrationManifest | None) -> frozenset[tup
 def _is_unchanged(scan: Scan, entries: Sequence[Entry], previous: MigrationManifest) -> bool:
     if not all(entry.digest for entry in entries if entry.kind == FILE):
         return False
-    runs = [group.run_id for group in scan.groups]
-    known = [run.run_id for run in previous.runs]
-    return known == runs and previous.tree == tuple(ref for ref, _ in known_parts(entries))
+    # Runs that are no longer in the folder are listed as well. What failed is listed as left out.
+    known = {run.run_id for run in previous.runs}
+    if previous.left_out != scan.left_out or not known.issuperset(group.run_id for group in scan.groups):
+        return False
+    return previous.tree == tuple(ref for ref, _ in known_parts(entries))
 
 
 def _removed_paths(store: Store, previous: MigrationManifest | None) -> frozenset[str]:

@@ -22,6 +22,8 @@ from mltrack_tasks.stores.base import Store
 
 DENSE = 4
 """A pack is fetched as a whole if a file in this many bytes of it is wanted; else in ranges."""
+LARGEST_PACK = 1024 * 1024 * 1024
+"""[bytes] Far above any pack that is written: what a hostile bucket can make us ask for at once."""
 
 
 class Portion:
@@ -151,6 +153,11 @@ class _PackReader:
     def __init__(self, store: Store, wanted: Sequence[tuple[Entry, Place]]) -> None:
         self._store = store
         self._end = max(place.offset + place.size for _, place in wanted if place.offset is not None)
+        if self._end > LARGEST_PACK:
+            raise IntegrityError(
+                f"A pack in {store.location} is said to have at least {self._end:,} bytes; none that this "
+                "library writes has. Whatever says so was damaged, or written by something else."
+            )
         self._dense = DENSE * sum(place.size for _, place in wanted) >= self._end
         self._whole: memoryview | None = None
 

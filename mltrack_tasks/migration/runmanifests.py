@@ -112,10 +112,14 @@ class _Maker:
         return MigratedRun(stored.run_id, stored.revision, work.signature, work.group.folders)
 
     def _stored(self, manifest: RunManifest, *, revises: bool) -> RunManifest:
+        run_id = manifest.run_id
         try:
-            return write_manifest(self._store, manifest, revise=revises, observe=_ignore)
+            stored = write_manifest(self._store, manifest, revise=revises, observe=_ignore)
+            if stored.created or latest_revision(self._store, run_id) == stored.revision:
+                return stored
+            # What calls that died have written since is not the current state of the folder.
+            return write_manifest(self._store, manifest, revise=True, observe=_ignore)
         except ConflictError:
-            run_id = manifest.run_id
             there = read_manifest(self._store, run_id, latest_revision(self._store, run_id))
             self._require_ours(there, manifest)
             return write_manifest(self._store, manifest, revise=True, observe=_ignore)

@@ -14,11 +14,10 @@ from mltrack_tasks.digest import SINGLE_PUT_LIMIT, sha256_hex
 from mltrack_tasks.errors import MLTrackError, SourceChangedError
 from mltrack_tasks.events import Event
 from mltrack_tasks.filetree import Entry
-from mltrack_tasks.migration.existing import Listing
 from mltrack_tasks.migration.hashing import Failed, open_large
 from mltrack_tasks.migration.origin import SourceTree
 from mltrack_tasks.parallel import map_ordered
-from mltrack_tasks.plan import packs_of
+from mltrack_tasks.plan import Listing, packs_of
 from mltrack_tasks.receipts import DEFER_ABOVE, Pack
 from mltrack_tasks.recordstore import ensure
 from mltrack_tasks.sources import BytesSource, FileSource, Source, changed
@@ -83,11 +82,15 @@ def _send_small(way: Way, listing: Listing, entry: Entry) -> Sent | Failed:
     known = listing.find(entry.digest)
     if known is not None and known[1] == entry.size:
         return Sent(entry, known[0], created=False)
-    body = _read(way.tree, entry)
-    if isinstance(body, Failed):
-        return body
+    try:
+        body = way.tree.read(entry)
+        source = BytesSource(body)
+        if entry.digest and source.digest != entry.digest:
+            raise changed(entry.path)
+    except MLTrackError as error:
+        return Failed(entry.path, str(error))
     ask = None if known is not None else not listing.covers(entry.digest)
-    return _send(way, entry, BytesSource(body), io.BytesIO(body), ask=ask)
+    return _send(way, entry, source, io.BytesIO(body), ask=ask)
 
 
 def _send_large(way: Way, entry: Entry, opened: tuple[FileSource, BinaryIO] | Failed) -> Sent | Failed:

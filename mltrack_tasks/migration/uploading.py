@@ -8,14 +8,13 @@ from mltrack_tasks import events
 from mltrack_tasks.deletions import outlast
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.filetree import Entry
-from mltrack_tasks.migration.existing import Listing, list_existing
 from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.origin import Origin
 from mltrack_tasks.migration.sending import Sent, Way, send_packs, send_singles
 from mltrack_tasks.migration.state import find_receipt
 from mltrack_tasks.migrations import batch_key, receipt_key
-from mltrack_tasks.plan import Batch
+from mltrack_tasks.plan import Batch, Listing
 from mltrack_tasks.receipts import DEFER_ABOVE, Pack, Receipt, batch_content, batch_id
 from mltrack_tasks.recordstore import create_if_absent
 from mltrack_tasks.stores.base import Store
@@ -51,7 +50,8 @@ def upload_batch(
 ) -> Uploaded:
     """Make sure that the store has a batch's files -> the receipt, and what could not be read.
 
-    A batch that has its receipt is not looked at again, unless ``trust=False``. Its record is written before
+    A batch that has its receipt is not looked at again, and a blob that was seen when it was planned is
+    taken to be there (``verify_batch`` comes after), unless ``trust=False``. Its record is written before
     its blobs, so that a garbage collection that begins meanwhile sees what they are for. A file that cannot
     be read, or is not the one that was found any more, is left out and named. Errors of the store are raised;
     the same call again goes on where it stopped.
@@ -63,7 +63,7 @@ def upload_batch(
     with origin.open() as tree, HashCache(tree.root) as cache:
         work = _Work(Way(store, tree, origin.migration), batch, observe)
         singles, packed = batch.single(), batch.packed()
-        work.send(singles, packed, list_existing(store, [entry.digest for entry in singles if entry.digest]))
+        work.send(singles, packed, batch.listing if trust else Listing())
         while threatened := outlast(store, work.digests()):
             taken = [entry for entry in singles if work.digest_of(entry) in threatened]
             work.send(taken, packed if threatened & set(work.packs) else [], Listing())

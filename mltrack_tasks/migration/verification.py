@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from mltrack_tasks import events
@@ -13,7 +14,7 @@ from mltrack_tasks.migration.existing import find_existing
 from mltrack_tasks.migration.origin import Origin
 from mltrack_tasks.migration.uploading import Uploaded, upload_batch
 from mltrack_tasks.parallel import map_ordered
-from mltrack_tasks.plan import Batch
+from mltrack_tasks.plan import Batch, Found
 from mltrack_tasks.receipts import Pack, Receipt
 from mltrack_tasks.stores.base import Store
 
@@ -22,55 +23,52 @@ Faults = dict[str, str]
 """Digest of a blob -> what is wrong with it."""
 
 
-def find_faults(
-    store: Store, receipt: Receipt, *, thorough: bool = False, observe: Observe = log_event
-) -> Faults:
-    """Look for all that a receipt names -> the digests of what is wrong, and why; empty if all is well.
-
-    Each blob was accepted with its SHA-256 when it was sent, so its presence and size are looked at, by LIST
-    or HEAD. ``thorough`` asks for the SHA-256 that the store keeps, or reads the bytes where it keeps none,
-    and reads each pack to hash every file in it: what a deletion of the local files goes by.
-    """
-    faults = _thorough(store, receipt, observe) if thorough else _present(store, receipt)
-    details = {"done": len(receipt.blobs) + len(receipt.packs), "total": None, "unit": "blobs"}
-    observe(Event(events.PROGRESS, "verifying", details))
-    return faults
-
-
 def verify_batch(
-    store: Store,
-    batch: Batch,
-    sent: Uploaded,
-    *,
-    origin: Origin,
-    observe: Observe = log_event,
+    store: Store, batch: Batch, sent: Uploaded, *, origin: Origin, observe: Observe = log_event
 ) -> Uploaded:
-    """Verify what a batch's receipt says; what is gone is sent again, whatever the receipt says.
+    """Verify what a batch's receipt says; what is gone is sent again -> what the store has.
 
     Raises TransientError if blobs keep disappearing.
     """
+    return verify_batches(store, [batch], [sent], origin=origin, observe=observe)[0]
+
+
+def verify_batches(
+    store: Store,
+    batches: Sequence[Batch],
+    sent: Sequence[Uploaded],
+    *,
+    origin: Origin,
+    observe: Observe = log_event,
+) -> list[Uploaded]:
+    """Verify all that was sent by one LIST, or by HEADs where that is less; what is gone is sent again.
+
+    Each blob was accepted with its SHA-256 when it was sent, so its presence and size are looked at; what
+    a deletion of local files goes by is ``find_faults``. Raises TransientError if blobs keep disappearing.
+    """
+    done = list(sent)
+    suspects = list(range(len(done)))
     for _ in range(_TRIES):
-        if not (faults := find_faults(store, sent.receipt, observe=observe)):
-            return sent
-        events.logger.warning("sent again, as the store has lost it: %s", sorted(faults)[:5])
-        sent = upload_batch(store, batch, origin=origin, trust=False, observe=observe)
-    raise TransientError(f"Blobs disappear from {store.location} while they are written: {faults}.")
+        there = find_existing(
+            store, {digest for number in suspects for digest in _sizes(done[number].receipt)}
+        )
+        suspects = [number for number in suspects if not _agrees(_sizes(done[number].receipt), there)]
+        details = {"done": len(done) - len(suspects), "total": len(done), "unit": "batches"}
+        observe(Event(events.PROGRESS, "verifying", details))
+        if not suspects:
+            return done
+        for number in suspects:
+            events.logger.warning("sent again, as the store has lost some of it: %r", batches[number])
+            done[number] = upload_batch(store, batches[number], origin=origin, trust=False, observe=observe)
+    raise TransientError(f"Blobs disappear from {store.location} while they are written. Try again.")
 
 
-def _present(store: Store, receipt: Receipt) -> Faults:
-    wanted = {digest: size for digest, (_, size) in receipt.blobs.items()}
-    wanted |= {pack.digest: pack.size for pack in receipt.packs}
-    found = find_existing(store, wanted)
-    faults: Faults = {}
-    for digest, size in wanted.items():
-        if digest not in found:
-            faults[digest] = "is missing"
-        elif found[digest][1] != size:
-            faults[digest] = f"has {found[digest][1]:,} bytes, not {size:,}"
-    return faults
+def find_faults(store: Store, receipt: Receipt, *, observe: Observe = log_event) -> Faults:
+    """Look at the bytes of all that a receipt names -> what is wrong with which blob; empty if all is well.
 
-
-def _thorough(store: Store, receipt: Receipt, observe: Observe) -> Faults:
+    By the SHA-256 that the store keeps, or by reading where it keeps none; each pack is read, and every file
+    in it hashed.
+    """
     faults: Faults = {}
     for pack in receipt.packs:
         if fault := fault_of_pack(store, pack):
@@ -83,6 +81,15 @@ def _thorough(store: Store, receipt: Receipt, observe: Observe) -> Faults:
         details = {"done": number, "total": len(items), "unit": "blobs"}
         observe(Event(events.PROGRESS, "verifying", details))
     return faults
+
+
+def _sizes(receipt: Receipt) -> dict[str, int]:
+    sizes = {digest: size for digest, (_, size) in receipt.blobs.items()}
+    return sizes | {pack.digest: pack.size for pack in receipt.packs}
+
+
+def _agrees(wanted: dict[str, int], there: Found) -> bool:
+    return all(digest in there and there[digest][1] == size for digest, size in wanted.items())
 
 
 def _fault_of_blob(store: Store, item: tuple[str, str, int]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import obstore
@@ -35,6 +36,7 @@ from mltrack_tasks.stores.s3_errors import (
     translate,
 )
 from mltrack_tasks.stores.s3_objects import build_objects, require_same_process
+from mltrack_tasks.stores.s3_parts import PartClient
 from mltrack_tasks.stores.s3_settings import CredentialSource, S3Settings, build_client, build_session
 from mltrack_tasks.stores.s3_upload import S3Upload
 
@@ -54,6 +56,9 @@ class S3Store(Store):
         self.verify_reads = settings.verify_reads
         self.session = build_session(settings)
         self.client: Any = build_client(self.session, settings)
+        self._parts = PartClient(
+            self.client, partial(build_client, self.session, settings, sign_bodies=False)
+        )
         self._credentials = CredentialSource(self.session)
         self._attributes: Any = {"Storage-Class": settings.storage_class} if settings.storage_class else None
         self._objects = build_objects(self.client, settings, self._credentials)
@@ -80,7 +85,9 @@ class S3Store(Store):
     def upload(self, key: str, size: int, *, replacing: str | None = None) -> Upload:
         self._check_owner()
         part_size_for(size)
-        upload = S3Upload(self.client, self.settings, self._full(key), replacing, answered=self._answered)
+        upload = S3Upload(
+            self.client, self._parts, self.settings, self._full(key), replacing, answered=self._answered
+        )
         self._answered = True
         return upload
 

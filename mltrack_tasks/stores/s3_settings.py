@@ -165,10 +165,18 @@ def _require_credentials(session: boto3.Session) -> Any:
     return found
 
 
-def build_client(session: boto3.Session, settings: S3Settings) -> botocore.client.BaseClient:
-    """Make the S3 client for what obstore does not do. Its retries are the store's, so it has none."""
+def build_client(
+    session: boto3.Session, settings: S3Settings, *, sign_bodies: bool | None = None
+) -> botocore.client.BaseClient:
+    """Make the S3 client for what obstore does not do. Its retries are the store's, so it has none.
+
+    ``sign_bodies`` None: boto3's own rule, which is to hash bodies for the signature over plain HTTP.
+    """
     from botocore.config import Config
 
+    options: Any = {"addressing_style": "path"} if settings.endpoint_url else {}
+    if sign_bodies is not None:
+        options["payload_signing_enabled"] = sign_bodies
     config = Config(
         retries={"total_max_attempts": 1, "mode": "standard"},
         connect_timeout=CONNECT_TIMEOUT,
@@ -177,7 +185,7 @@ def build_client(session: boto3.Session, settings: S3Settings) -> botocore.clien
         # Some S3-compatible servers reject the CRC32 trailers that boto3 adds by default.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        s3={"addressing_style": "path"} if settings.endpoint_url else {},
+        s3=options,
     )
     with botocore_errors("s3:*", settings.location):
         return session.client("s3", endpoint_url=settings.endpoint_url, verify=settings.verify, config=config)

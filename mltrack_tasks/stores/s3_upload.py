@@ -9,6 +9,7 @@ from mltrack_tasks import layout
 from mltrack_tasks.digest import base64_from_raw, composite_checksum
 from mltrack_tasks.stores.base import Upload
 from mltrack_tasks.stores.s3_errors import botocore_errors, failure_of_botocore
+from mltrack_tasks.stores.s3_parts import PartClient
 from mltrack_tasks.stores.s3_settings import S3Settings
 
 _UNDECIDED = (
@@ -21,9 +22,16 @@ class S3Upload(Upload):
     """One multipart upload. Each part carries its SHA-256, so that S3 refuses a damaged one."""
 
     def __init__(
-        self, client: Any, settings: S3Settings, key: str, replacing: str | None, *, answered: bool
+        self,
+        client: Any,
+        parts: PartClient,
+        settings: S3Settings,
+        key: str,
+        replacing: str | None,
+        *,
+        answered: bool,
     ) -> None:
-        self._client = client
+        self._client, self._sender = client, parts
         self._target = {"Bucket": settings.bucket, "Key": key}
         self._payer = {"RequestPayer": "requester"} if settings.request_payer else {}
         self._where = f"s3://{settings.bucket}/{key}"
@@ -40,13 +48,9 @@ class S3Upload(Upload):
     def part(self, number: int, body: bytes, digest: bytes) -> None:
         checksum = base64_from_raw(digest)
         with botocore_errors("upload", self._where):
-            answer = self._client.upload_part(
-                **self._target,
-                **self._payer,
-                UploadId=self._id,
-                PartNumber=number,
-                Body=body,
-                ChecksumSHA256=checksum,
+            upload = {**self._target, **self._payer, "UploadId": self._id}
+            answer = self._sender.get(upload).upload_part(
+                **upload, PartNumber=number, Body=body, ChecksumSHA256=checksum
             )
         with self._lock:
             self._digests[number] = digest

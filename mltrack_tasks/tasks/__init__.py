@@ -28,6 +28,7 @@ from mltrack_tasks.tasks.migration import (
     scan_source,
     upload_batch,
     verify_batch,
+    verify_batches,
     write_manifests,
 )
 from mltrack_tasks.tasks.runs import find_runs_by_data, get_run, list_runs, rebuild_views, store_run
@@ -68,5 +69,6 @@ __all__ = [
     "trace_lineage",
     "upload_batch",
     "verify_batch",
+    "verify_batches",
     "write_manifests",
 ]

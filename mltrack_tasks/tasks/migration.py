@@ -124,6 +124,19 @@ def verify_batch(
 
 
 @mltrack_task
+def verify_batches(
+    batches: Sequence[Batch],
+    sent: Sequence[Uploaded],
+    *,
+    origin: Origin,
+    store: MLTrackStore | str | None = None,
+) -> list[Uploaded]:
+    """Look for all that was sent by one LIST, or by HEADs where that is less; what is gone is sent again."""
+    with recorded():
+        return operations.verify_batches(open_store(store), batches, sent, origin=origin, observe=report)
+
+
+@mltrack_task
 def plan_manifests(plan: Plan, uploaded: Sequence[Uploaded]) -> RunPlan:
     """Find the runs that have to be written, now that their files are stored -> batches of them."""
     return operations.plan_manifests(plan, uploaded)
