@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 from prefect import flow
 
@@ -22,6 +23,7 @@ def download_from_s3(
     since: str | None = None,
     until: str | None = None,
     migration: str | None = None,
+    layout: Literal["files", "store"] = "files",
     overwrite: bool = False,
     allow_container: bool = False,
     max_workers: int | None = None,
@@ -39,6 +41,7 @@ def download_from_s3(
         since: Only runs from this day or time on.
         until: Only runs up to this day, or before this time.
         migration: Only the folder of this migration.
+        layout: `files` as they lay on disk, or a `store` in a directory for work without the bucket.
         overwrite: Replace files that are different here.
         allow_container: Write into a container's own file system, which goes when it ends.
         max_workers: Requests in flight; by default the store's.
@@ -54,12 +57,13 @@ def download_from_s3(
         since=since,
         until=until,
         migration=migration,
+        layout=layout,
         store=source,
     )
     done = [
         tasks.restore_batch(batch, local_path, overwrite=overwrite, store=source) for batch in plan.batches
     ]
-    tasks.finish_restore(plan, local_path)
+    tasks.finish_restore(plan, local_path, store=source)
     return render_restore(plan, done, local_path, seconds=time.monotonic() - began)
 
 

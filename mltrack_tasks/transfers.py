@@ -31,6 +31,7 @@ __all__ = [
 
 SHOW_EVERY = 1.0
 """[s] between two states of the artifact."""
+MOUNTS = Path("/proc/self/mounts")
 LAYERED = ("overlay", "aufs", "fuse-overlayfs", "fuse.fuse-overlayfs")
 _SHOWN = 200
 """Files that a report names."""
@@ -107,7 +108,7 @@ def check_target(local_path: str, *, allow_container: bool) -> None:
 def in_container() -> bool:
     """Whether the root of this process's file system is a container's: layers over an image."""
     try:
-        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return False  # not Linux: what runs in containers elsewhere runs in a Linux of its own
     mounts = [line.split(" ") for line in lines]

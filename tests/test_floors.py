@@ -87,7 +87,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("migration.sending", "migration.uploading", "migration.mlflowruns"),
             *("migration.runmanifests", "migration.verification", "migration.finishing"),
             *("migration.deletion", "migration.report", "migration.migrate", "migration.restoring"),
-            *("migration.selecting", "migration.download"),
+            *("migration.selecting", "migration.storecopy", "migration.download"),
         ),
     ),
     (

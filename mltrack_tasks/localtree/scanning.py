@@ -15,6 +15,8 @@ from mltrack_tasks.localtree.folders import Folders, is_elsewhere, is_exhausted,
 from mltrack_tasks.localtree.leftovers import why_left
 from mltrack_tasks.paths import sort_key
 
+UNREADABLE = "cannot be read"
+"""What the reason begins with for which something is left out that could be kept."""
 REPORT_EVERY = 5_000
 """Entries between two events of a scan, at least: it reports between folders."""
 
@@ -124,4 +126,4 @@ def _reason(error: OSError, path: str) -> str:
         refuse(error, repr(path))
     if is_elsewhere(error):
         return "changed while it was scanned"
-    return f"cannot be read: {error.strerror}"
+    return f"{UNREADABLE}: {error.strerror}"

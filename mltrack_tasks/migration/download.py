@@ -15,7 +15,7 @@ from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.filetree import FILE, FOLDER, Entries
 from mltrack_tasks.localtree import LocalTree
 from mltrack_tasks.manifests import read_manifest
-from mltrack_tasks.migrated import FIELD
+from mltrack_tasks.migration import storecopy
 from mltrack_tasks.migration.restoring import Portion, Restored, write_portions
 from mltrack_tasks.migration.selecting import (
     check_together,
@@ -32,15 +32,21 @@ from mltrack_tasks.runs import get_run, list_runs
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.files import checked_path, make_folders, os_errors
 
+LAYOUTS = ("files", "store")
+
 
 class RestorePlan:
     """What is to be written, in batches. Not a dataclass: Prefect would walk through all of it."""
 
-    def __init__(self, batches: Sequence[Sequence[Portion]], entries: Entries) -> None:
+    def __init__(
+        self, batches: Sequence[Sequence[Portion]], entries: Entries, records: Sequence[str] = ()
+    ) -> None:
+        self.records = tuple(records)
+        """Keys of the records that make a directory a store, when all batches are written."""
         self.batches = tuple(RestoreBatch(portions) for portions in batches)
         self.folders = Entries(entry for entry in entries if entry.kind == FOLDER)
-        self.files = sum(entry.kind == FILE for entry in entries)
-        self.size_bytes = sum(entry.size for entry in entries)
+        files = [e for batch in self.batches for p in batch.portions for e in p.entries if e.kind == FILE]
+        self.files, self.size_bytes = len(files), sum(entry.size for entry in files)
 
     def __repr__(self) -> str:
         return f"<plan to restore {self.files:,} files, {self.size_bytes:,} bytes>"
@@ -94,6 +100,7 @@ def download_from_s3(
     since: date | datetime | str | None = None,
     until: date | datetime | str | None = None,
     migration: str | None = None,
+    layout: str = "files",
     overwrite: bool = False,
     observe: Observe = log_event,
 ) -> RestoreReport:
@@ -104,7 +111,10 @@ def download_from_s3(
     is added to them; other runs become ``<run id>/<name>.<format>`` with ``manifest.json``.
 
     Each file appears whole or not at all, hashed while it is written; one that is there with the same bytes
-    is not fetched, so the same call again continues. Raises NotFoundError for an unknown run and
+    is not fetched, so the same call again continues. ``layout="store"`` makes the folder a store instead,
+    which ``MLTrackStore(path=...)`` opens: with all blobs and records, or those of the chosen runs.
+
+    Raises NotFoundError for an unknown run and
     ConflictError for files that cannot lie in one folder, both before any transfer; ConflictError for a
     different file in the way unless ``overwrite``. Nothing is ever written outside the folder.
     """
@@ -118,13 +128,14 @@ def download_from_s3(
         since=since,
         until=until,
         migration=migration,
+        layout=layout,
         observe=observe,
     )
     done = [
         restore_batch(store, batch, local_path, overwrite=overwrite, observe=observe)
         for batch in plan.batches
     ]
-    finish_restore(plan, local_path)
+    finish_restore(store, plan, local_path, observe=observe)
     return report_restore(plan, done, local_path, seconds=time.monotonic() - started)
 
 
@@ -137,10 +148,21 @@ def plan_restore(
     since: date | datetime | str | None = None,
     until: date | datetime | str | None = None,
     migration: str | None = None,
+    layout: str = "files",
     observe: Observe = log_event,
 ) -> RestorePlan:
     """Choose what to restore, as ``download_from_s3`` says -> the plan. Fetches no file and writes none."""
     filters = {"project": project, "model": model, "since": since, "until": until}
+    if layout not in LAYOUTS:
+        raise InvalidInputError(f"The layout {layout!r} is unknown; choose one of {', '.join(LAYOUTS)}.")
+    if layout == "store":
+        if migration is not None:
+            raise InvalidInputError(
+                "A migration is restored as files; as a store, choose runs or everything."
+            )
+        runs = _runs(store, run_ids, filters, observe)
+        portions, records = storecopy.everything(store) if runs is None else storecopy.of_runs(store, runs)
+        return RestorePlan(in_batches(portions), Entries(), records)
     portions = _chosen(store, run_ids, filters, migration, observe)
     return RestorePlan(in_batches(portions), Entries(check_together(portions)))
 
@@ -166,8 +188,15 @@ def restore_batch(
         )
 
 
-def finish_restore(plan: RestorePlan, local_path: str | Path) -> None:
-    """Set the permissions of folders, the deepest first, when all of them are filled."""
+def finish_restore(
+    store: Store, plan: RestorePlan, local_path: str | Path, *, observe: Observe = log_event
+) -> None:
+    """When all batches are written, set the permissions of folders, and copy the records of a store.
+
+    Folders the deepest first; records after the blobs that they name.
+    """
+    if plan.records:
+        storecopy.copy_records(store, plan.records, local_path, observe)
     if not plan.folders:
         return
     with LocalTree(checked_path(local_path)) as tree:
@@ -198,23 +227,31 @@ def _chosen(
     migration: str | None,
     observe: Observe,
 ) -> list[Portion]:
+    if migration is None:
+        runs = _runs(store, run_ids, filters, observe)
+        return _everything(store) if runs is None else _of_runs(store, runs)
+    if run_ids is not None or any(value is not None for value in filters.values()):
+        raise InvalidInputError("Give a migration, or choose runs: one of the two.")
+    return portions_of_migration(store, read_state(store, migration))
+
+
+def _runs(
+    store: Store, run_ids: Sequence[str] | None, filters: Mapping[str, Any], observe: Observe
+) -> list[RunManifest] | None:
+    """The runs that were chosen, or None if none were: then everything is meant."""
     given = {key: value for key, value in filters.items() if value is not None}
-    if sum((run_ids is not None, bool(given), migration is not None)) > 1:
-        raise InvalidInputError("Give run_ids, filters such as project, or a migration: one of the three.")
-    if migration is not None:
-        return portions_of_migration(store, read_state(store, migration))
-    if run_ids is not None:
-        if isinstance(run_ids, str):
-            raise InvalidInputError(f"run_ids is a string; give a list: [{run_ids!r}].")
-        ids = list(dict.fromkeys(run_ids))
-        return _of_runs(store, list(map_ordered(partial(get_run, store), ids, store.max_workers)))
+    if run_ids is None:
+        return list_runs(store, **given, observe=observe) if given else None
     if given:
-        return _of_runs(store, list_runs(store, **given, observe=observe))
-    return _everything(store)
+        raise InvalidInputError("Give run_ids, or filters such as project: one of the two.")
+    if isinstance(run_ids, str):
+        raise InvalidInputError(f"run_ids is a string; give a list: [{run_ids!r}].")
+    ids = list(dict.fromkeys(run_ids))
+    return list(map_ordered(partial(get_run, store), ids, store.max_workers))
 
 
 def _everything(store: Store) -> list[Portion]:
-    """All migrations, and the runs that are of none; what cannot be read is an error here."""
+    """All migrations, and the runs that none of them lists; what cannot be read is an error here."""
     portions: list[Portion] = []
     migrated: set[str] = set()
     for name in list_migrations(store):
@@ -223,7 +260,7 @@ def _everything(store: Store) -> list[Portion]:
         migrated.update(run.run_id for run in state.runs)
     others = [each for each in newest_manifests(store) if each.run_id not in migrated]
     read = map_ordered(lambda each: read_manifest(store, each.run_id, each.number), others, store.max_workers)
-    return [*portions, *_of_runs(store, [run for run in read if FIELD not in run.extra])]
+    return [*portions, *_of_runs(store, list(read))]
 
 
 def _of_runs(store: Store, runs: Sequence[RunManifest]) -> list[Portion]:

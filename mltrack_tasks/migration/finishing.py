@@ -146,7 +146,9 @@ def _written(store: Store, work: RunPlan, state: _State, removing: Sequence[Entr
             receipts=_receipts(previous, work.receipts),
             files=sum(entry.kind == FILE for entry in state.entries),
             size_bytes=sum(entry.size for entry in state.entries),
-            left_out=(*work.scan.left_out, *state.failed),
+            left_out=tuple(
+                dict.fromkeys((*work.scan.left_out, *((path, reason) for path, reason in state.failed)))
+            ),
         )
         if previous and _is_same(previous, manifest):
             return previous

@@ -86,8 +86,8 @@ def members(entries: Sequence[Entry], groups: Sequence[HasFolders]) -> list[list
 
 
 def touched_by(paths: Iterable[str], groups: Iterable[HasFolders]) -> frozenset[str]:
-    """Find the folders of runs that one of these paths lies below."""
-    above = {folder for path in paths for folder in (*folders_above(path), "")}
+    """Find the folders of runs that one of these paths is, or lies below."""
+    above = {folder for path in paths for folder in (path, *folders_above(path), "")}
     return frozenset(folder for group in groups for folder in group.folders if folder in above)
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.filetree import FILE, Entries, Entry, folders_above
+from mltrack_tasks.localtree.scanning import UNREADABLE
 from mltrack_tasks.migration.existing import list_existing
 from mltrack_tasks.migration.groups import RunGroup, members, touched_by
 from mltrack_tasks.migration.hashcache import HashCache
@@ -96,6 +97,7 @@ def plan_migration(
     """
     with scan.origin.open() as tree, HashCache(tree.root) as cache:
         entries, failed = hash_entries(tree, cache, scan.entries, everything=hash_everything, observe=observe)
+    failed += [Failed(*item) for item in scan.left_out if item[1].startswith(UNREADABLE)]
     previous = latest_manifest(store, scan.migration)
     known: Mapping[str, Place] = {}
     read = entries

@@ -29,7 +29,7 @@ LARGEST_PACK = 1024 * 1024 * 1024
 class Portion:
     """Entries to write, and where their bytes are. Not a dataclass: Prefect would walk through it."""
 
-    __slots__ = ("bodies", "entries", "places", "run")
+    __slots__ = ("bodies", "entries", "places", "runs")
 
     def __init__(
         self,
@@ -37,12 +37,12 @@ class Portion:
         places: Mapping[str, Place] = MappingProxyType({}),
         *,
         bodies: Mapping[str, bytes] = MappingProxyType({}),
-        run: MigratedRun | None = None,
+        runs: Sequence[MigratedRun] = (),
     ) -> None:
         self.entries = tuple(entries)
         self.places = dict(places)
-        """Digest -> where the bytes lie; ``bodies``, or the manifest of ``run``, has the others."""
-        self.bodies, self.run = dict(bodies), run
+        """Digest -> where the bytes lie; ``bodies``, or the manifest of one of ``runs``, has the others."""
+        self.bodies, self.runs = dict(bodies), tuple(runs)
 
 
 @dataclass(frozen=True)
@@ -115,19 +115,18 @@ class _Writer:
             yield partial(self._write, entry, stream_blob(self._store, place.digest, place.format))
 
     def _write_small(self, entries: Sequence[Entry], portion: Portion) -> Restored:
-        fetched: list[Mapping[str, bytes]] = []
+        known, runs = dict(portion.bodies), iter(portion.runs)
 
         def body(entry: Entry) -> Iterator[bytes]:
-            if not fetched:
-                fetched.append(
-                    portion.bodies if portion.run is None else contents_of(self._store, portion.run)
-                )
-            if entry.digest not in fetched[0]:
-                raise NotFoundError(
-                    f"The bytes of {entry.path!r} are nowhere in {self._store.location}: no receipt and no "
-                    f"manifest has {entry.digest}."
-                )
-            yield fetched[0][entry.digest]
+            while entry.digest not in known:
+                run = next(runs, None)
+                if run is None:
+                    raise NotFoundError(
+                        f"The bytes of {entry.path!r} are nowhere in {self._store.location}: no receipt and "
+                        f"no manifest has {entry.digest}."
+                    )
+                known.update(contents_of(self._store, run))
+            yield known[entry.digest]
 
         return _total(self._write(entry, body(entry)) for entry in entries)
 

@@ -53,6 +53,8 @@ def plan_manifests(plan: Plan, uploaded: Sequence[Uploaded]) -> RunPlan:
     A run one of whose files could not be read is not revised: what is stored of it is whole. A run that is
     no longer in the folder, or whose files were deleted here after they were stored, stays as well.
     """
+    if plan.unchanged and plan.previous is not None:
+        return RunPlan(plan, plan.entries, (), plan.previous.runs, (), plan.places, (), frozenset())
     batches = list(uploaded)
     entries, failed = _with_digests(plan, batches)
     places = {**plan.places, **places_in(item.receipt for item in batches)}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from mltrack_tasks import layout
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import ConflictError, IntegrityError, NotFoundError
-from mltrack_tasks.filetree import FILE, FOLDER, Entry, in_order
+from mltrack_tasks.filetree import FILE, FOLDER, Entry, folders_above, in_order
 from mltrack_tasks.migrated import of_run
 from mltrack_tasks.migration.groups import members
 from mltrack_tasks.migration.restoring import Portion
 from mltrack_tasks.migration.state import latest_manifest, merged, places_in, read_receipts, read_tree
-from mltrack_tasks.migrations import MigrationManifest
+from mltrack_tasks.migrations import MigratedRun, MigrationManifest
 from mltrack_tasks.plan import BATCH_BYTES
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.records import RunManifest
@@ -46,8 +46,22 @@ def portions_of_migration(store: Store, manifest: MigrationManifest) -> list[Por
         raise IntegrityError(f"{what} lists files whose bytes neither a receipt nor a run of it has.")
     skipped = {entry.path for entry in inside}
     sent = [entry for entry in entries if entry.path not in skipped]
-    runs = zip(manifest.runs, owned, strict=True)
-    return [Portion(sent, places), *(Portion(files, run=run) for run, files in runs if files)]
+    runs = zip(_with_those_around(manifest.runs), owned, strict=True)
+    return [Portion(sent, places), *(Portion(files, runs=those) for those, files in runs if files)]
+
+
+def _with_those_around(runs: Sequence[MigratedRun]) -> Iterator[list[MigratedRun]]:
+    """Give for each run those whose manifests may have its files: itself, then others from the inside out.
+
+    Which folders are runs may change between two migrations, and a run that is none any more stays.
+    """
+    owners: dict[str, list[MigratedRun]] = {}
+    for run in runs:
+        for folder in run.folders:
+            owners.setdefault(folder, []).append(run)
+    for run in runs:
+        folders = [above for folder in run.folders for above in (folder, *folders_above(folder), "")]
+        yield [run, *(other for folder in folders for other in owners.get(folder, ()) if other is not run)]
 
 
 def portion_of_run(store: Store, manifest: RunManifest) -> Portion:
@@ -143,4 +157,4 @@ def _pieces(portion: Portion) -> Iterator[Portion]:
             piece = entries[start : start + BATCH_FILES]
             places = {e.digest: portion.places[e.digest] for e in piece if e.digest in portion.places}
             bodies = {e.digest: portion.bodies[e.digest] for e in piece if e.digest in portion.bodies}
-            yield Portion(piece, places, bodies=bodies, run=portion.run)
+            yield Portion(piece, places, bodies=bodies, runs=portion.runs)

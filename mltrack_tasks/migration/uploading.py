@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from mltrack_tasks import events
+from mltrack_tasks import canonical, events
 from mltrack_tasks.deletions import outlast
+from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.filetree import Entry
 from mltrack_tasks.migration.hashcache import HashCache
-from mltrack_tasks.migration.hashing import Failed
+from mltrack_tasks.migration.hashing import Failed, hash_entries
 from mltrack_tasks.migration.origin import Origin
 from mltrack_tasks.migration.sending import Sent, Way, send_packs, send_singles
 from mltrack_tasks.migration.state import find_receipt
@@ -50,14 +52,14 @@ def upload_batch(
 ) -> Uploaded:
     """Make sure that the store has a batch's files -> the receipt, and what could not be read.
 
-    A batch that has its receipt is not looked at again, and a blob that was seen when it was planned is
-    taken to be there (``verify_batch`` comes after), unless ``trust=False``. Its record is written before
-    its blobs, so that a garbage collection that begins meanwhile sees what they are for. A file that cannot
-    be read, or is not the one that was found any more, is left out and named. Errors of the store are raised;
-    the same call again goes on where it stopped.
+    A batch that has its receipt is not sent again, unless a large file has other bytes by now, and a blob
+    that was seen when it was planned is taken to be there (``verify_batch`` comes after), unless
+    ``trust=False``. Its record is written before its blobs, so that a garbage collection that begins
+    meanwhile sees what they are for. A file that cannot be read, or is not the one that was found any more,
+    is left out and named. Errors of the store are raised; the same call again goes on where it stopped.
     """
     done = find_receipt(store, origin.migration, batch.id) if trust else None
-    if done is not None:
+    if done is not None and _is_of(done, batch, origin, observe):
         return Uploaded(done)
     create_if_absent(store, batch_key(origin.migration, batch.id), batch_content(batch.files, batch.pack))
     with origin.open() as tree, HashCache(tree.root) as cache:
@@ -68,9 +70,28 @@ def upload_batch(
             taken = [entry for entry in singles if work.digest_of(entry) in threatened]
             work.send(taken, packed if threatened & set(work.packs) else [], Listing())
         cache.keep(work.hashed())
-    receipt = work.receipt()
-    create_if_absent(store, receipt_key(origin.migration, receipt.batch), receipt.to_content())
+    receipt = _keep(store, origin.migration, work.receipt())
     return Uploaded(receipt, tuple(work.failed.values()), len(work.created), sum(work.created.values()))
+
+
+def _is_of(receipt: Receipt, batch: Batch, origin: Origin, observe: Observe) -> bool:
+    """Whether a receipt is of these very bytes: the batch's id does not tell those of large files."""
+    large = [entry for entry in batch.files if entry.size > DEFER_ABOVE]
+    with origin.open() as tree, HashCache(tree.root) as cache:
+        hashed, failed = hash_entries(tree, cache, large, everything=True, observe=observe)
+    return not failed and all(receipt.digests.get(entry.path) == entry.digest for entry in hashed)
+
+
+def _keep(store: Store, migration: str, receipt: Receipt) -> Receipt:
+    """Write a receipt -> it, under another id if there is one of other bytes of large files."""
+    if create_if_absent(store, receipt_key(migration, receipt.batch), receipt.to_content()):
+        return receipt
+    there = find_receipt(store, migration, receipt.batch)
+    if there is not None and there.digests == receipt.digests:
+        return receipt
+    own = sha256_hex(canonical.dumps(receipt.to_content()))[:32]
+    create_if_absent(store, receipt_key(migration, own), {**receipt.to_content(), "batch": own})
+    return replace(receipt, batch=own)
 
 
 class _Work:

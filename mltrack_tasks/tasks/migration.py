@@ -185,6 +185,7 @@ def plan_restore(
     since: date | datetime | str | None = None,
     until: date | datetime | str | None = None,
     migration: str | None = None,
+    layout: str = "files",
     store: MLTrackStore | str | None = None,
 ) -> RestorePlan:
     """Choose what to restore: everything, a migration, or runs -> the batches to write.
@@ -200,6 +201,7 @@ def plan_restore(
             since=since,
             until=until,
             migration=migration,
+            layout=layout,
             observe=observe,
         )
 
@@ -220,6 +222,9 @@ def restore_batch(
 
 
 @mltrack_task
-def finish_restore(plan: RestorePlan, local_path: str | Path) -> None:
-    """Set the permissions of the restored folders, when all batches are written."""
-    operations.finish_restore(plan, local_path)
+def finish_restore(
+    plan: RestorePlan, local_path: str | Path, *, store: MLTrackStore | str | None = None
+) -> None:
+    """When all batches are written, set the permissions of folders, and copy the records of a store."""
+    with Progress("mltrack-restore-records") as observe:
+        operations.finish_restore(open_store(store), plan, local_path, observe=observe)
