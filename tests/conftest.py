@@ -47,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
         AWS_CONFIG_FILE=nowhere,
         AWS_SHARED_CREDENTIALS_FILE=nowhere,
         AWS_EC2_METADATA_DISABLED="true",
+        MLTRACK_CACHE_DIR=str(Path(home.name) / "cache"),
         PREFECT_HOME=str(Path(home.name) / "prefect"),
         PREFECT_PROFILES_PATH=str(Path(home.name) / "profiles.toml"),
         # Prefect before 3.8.6 keeps these in the user's home whatever PREFECT_HOME says.

@@ -1,8 +1,8 @@
 """Which client sends parts: over plain HTTP, one that signs a body only where nothing else protects it.
 
-A part carries its SHA-256 in a signed header. Over TLS boto3 does not hash the body once more to sign it.
-Over plain HTTP it does, and so does the server, which is a fifth of the work of a large upload.
-Where the server refuses a body that is not its SHA-256, nothing is won by that; where it does not look (Ceph RGW), it is what
+A part carries its SHA-256 in a signed header. Over TLS boto3 does not hash the body once more to sign it;
+over plain HTTP it does, and so does the server: a fifth of the work of a large upload. Where the server
+refuses a body that is not its SHA-256, nothing is won by that; where it does not look (Ceph RGW), it is what
 finds a damaged part.
 """
 

@@ -31,6 +31,13 @@ dataset_v3 created
 same blob: True
 another blob: True
 """,
+    "migrating_a_folder.py": """\
+4 files, 80,049 bytes: 1 files of 40,000 bytes to send
+4 files, 80,049 bytes: 1 files of 40,000 bytes new, 2 runs written ('monday', 'tuesday')
+nothing new: 4 files, 80,049 bytes are stored as they are
+4 files, 80,049 bytes: 0 files of 0 bytes new, 0 runs written, 4 files deleted here | []
+2 accuracy on tuesday: 0.9
+""",
     "querying_data.py": """\
   model  accuracy
 0     b      0.91
