@@ -7,6 +7,7 @@ from typing import Any
 
 from mltrack_tasks.errors import MLTrackError, PartialTransferError
 from mltrack_tasks.migration.deletion import Deleted
+from mltrack_tasks.migration.estimate import Estimate, estimate
 from mltrack_tasks.migration.finishing import Finished
 from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.planning import Plan
@@ -51,6 +52,8 @@ class MigrationReport:
     deleted_bytes: int = 0
     kept: tuple[tuple[str, str], ...] = ()
     """What should have been deleted and was not: (path, reason)."""
+    estimate: Estimate | None = None
+    """Of a dry run: what the migration would take."""
     dry_run: bool = False
     unchanged: bool = False
     seconds: float = field(default=0.0, compare=False)
@@ -63,7 +66,8 @@ class MigrationReport:
         sent = f"{new} to send" if self.dry_run else f"{new} new, {len(self.runs):,} runs written"
         rest = f", {self.deleted_files:,} files deleted here" if self.deleted_files else ""
         wrong = f", {len(self.failed):,} failed" if self.failed else ""
-        return f"{self.files:,} files, {self.size_bytes:,} bytes: {sent}{rest}{wrong}"
+        ahead = f"; {self.estimate}" if self.estimate else ""
+        return f"{self.files:,} files, {self.size_bytes:,} bytes: {sent}{rest}{wrong}{ahead}"
 
     def rows(self) -> list[dict[str, Any]]:
         """The figures as rows of a table."""
@@ -119,6 +123,7 @@ def figures_of(plan: Plan, outcome: Outcome, *, dry_run: bool, seconds: float) -
         deleted_files=sum(batch.files for batch in outcome.deleted),
         deleted_bytes=sum(batch.size_bytes for batch in outcome.deleted),
         kept=tuple(kept for batch in outcome.deleted for kept in batch.kept),
+        estimate=estimate(plan) if dry_run else None,
         dry_run=dry_run,
         unchanged=plan.unchanged,
         seconds=seconds,

@@ -1,0 +1,51 @@
+"""What carrying out a plan is going to take: requests, money and time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mltrack_tasks.migration.planning import Plan
+from mltrack_tasks.plan import packs_of
+
+PUT_PRICE = 0.005 / 1_000
+"""[dollars] of a PUT or LIST; S3 Standard, us-east-1 (https://aws.amazon.com/s3/pricing/, requests)."""
+STORAGE_PRICE = 0.023 / 1024**3
+"""[dollars] of a byte for a month; S3 Standard, us-east-1, the first 50 TB (same page)."""
+REQUEST_TIME, WORKERS, LINE = 0.03, 8, 50e6
+"""[s] of a small PUT to a bucket of the same region, how many at once, and [bytes/s] of the line: round
+figures, as nothing has been sent yet."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is to come. Money is dollars at the list prices of S3 Standard in us-east-1."""
+
+    requests: int
+    request_cost: float
+    monthly_cost: float
+    """Of the bytes that are new."""
+    seconds: float
+    """At 50 MB/s and 30 ms for a request."""
+
+    def __str__(self) -> str:
+        return (
+            f"about {self.requests:,} requests (${self.request_cost:,.4f}), "
+            f"${self.monthly_cost:,.4f} a month for what is new, {self.seconds:,.0f} s at 50 MB/s"
+        )
+
+
+def estimate(plan: Plan) -> Estimate:
+    """Estimate what a plan takes, from its batches and runs. Blobs that are there already cost nothing."""
+    blobs = packs = 0
+    for batch in plan.batches:
+        blobs += len(batch.single()) - len(batch.listing.found)
+        packs += sum(1 for _ in packs_of(batch.packed()))
+    runs = 0 if plan.unchanged else len(plan.scan.groups)
+    # A batch: its record, its receipt, a look for deletions. A pack: a pin. A run: log entry, manifest, view.
+    requests = 6 + blobs + 3 * len(plan.batches) + 2 * packs + 3 * runs
+    return Estimate(
+        requests=requests,
+        request_cost=requests * PUT_PRICE,
+        monthly_cost=plan.new_bytes * STORAGE_PRICE,
+        seconds=requests * REQUEST_TIME / WORKERS + plan.new_bytes / LINE,
+    )
