@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
 from mltrack_tasks.artifacts import create_progress, markdown, plain, show_progress, table
 from mltrack_tasks.chart import human_bytes
-from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.errors import FormatError, InvalidInputError, MLTrackError
 from mltrack_tasks.events import PROGRESS, Event, Observe
 from mltrack_tasks.migration.download import RestorePlan, RestoreReport, report_restore
 from mltrack_tasks.migration.planning import Plan
-from mltrack_tasks.migration.report import MigrationReport, Outcome, figures_of, require_complete
+from mltrack_tasks.migration.report import MigrationReport, Outcome, figures_of, require_complete, stopped
 from mltrack_tasks.migration.restoring import Restored
 from mltrack_tasks.stores.files import checked_path
 from mltrack_tasks.tasking import report, run_logger
@@ -27,6 +28,7 @@ __all__ = [
     "in_container",
     "render_migration",
     "render_restore",
+    "shown_if_stopped",
 ]
 
 SHOW_EVERY = 1.0
@@ -122,11 +124,25 @@ def render_migration(plan: Plan, outcome: Outcome, *, dry_run: bool, seconds: fl
     Raises PartialTransferError, when they are shown, if something could not be stored as it is now.
     """
     done = figures_of(plan, outcome, dry_run=dry_run, seconds=seconds)
-    where = f"{plain(done.local_path)} as {plain(done.migration)}"
-    table("mltrack-migration", done.rows(), f"{'Plan for' if done.dry_run else 'Migration of'} {where}")
-    markdown("mltrack-migration-report", _told(done), f"Migration of {where}")
-    run_logger().info("%s: %s", done.migration, done.summary())
+    _show(done, done.summary())
     return require_complete(done)
+
+
+@contextmanager
+def shown_if_stopped(plan: Plan, outcome: Outcome) -> Iterator[None]:
+    """Show a migration that the store, or the disk, stops in the middle: what failed, and what is to come.
+
+    Raises PartialTransferError instead of what stopped it, but for errors of the call itself.
+    """
+    try:
+        yield
+    except (FormatError, InvalidInputError):
+        raise
+    except MLTrackError as error:
+        ended = stopped(plan, len(outcome.uploaded), error)
+        figures = figures_of(plan, outcome, dry_run=False, seconds=0.0)
+        _show(replace(figures, failed=tuple(ended.failed)), str(ended))
+        raise ended from error
 
 
 def render_restore(
@@ -141,13 +157,16 @@ def render_restore(
     return done
 
 
-def _told(done: MigrationReport) -> str:
-    lines = [
-        f"# {'Plan' if done.dry_run else 'Migration'} of {plain(done.local_path)}",
-        "",
-        done.summary(),
-        "",
-    ]
+def _show(done: MigrationReport, summary: str) -> None:
+    where = f"{plain(done.local_path)} as {plain(done.migration)}"
+    table("mltrack-migration", done.rows(), f"{'Plan for' if done.dry_run else 'Migration of'} {where}")
+    markdown("mltrack-migration-report", _told(done, summary), f"Migration of {where}")
+    run_logger().info("%s: %s", done.migration, summary)
+
+
+def _told(done: MigrationReport, summary: str) -> str:
+    title = f"# {'Plan' if done.dry_run else 'Migration'} of {plain(done.local_path)}"
+    lines = [title, "", plain(summary), ""]
     named = (("Failed", done.failed), ("Left out", done.left_out), ("Not deleted", done.kept))
     for title, items in named:
         if items:

@@ -74,6 +74,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "migration.groups",
                 "migration.origin",
                 "migration.databases",
+                "migration.loggedmodels",
                 "migration.hashcache",
                 "migration.hashing",
             ),

@@ -30,6 +30,8 @@ class Databases(NamedTuple):
     entries: list[Entry]
     copies: dict[str, str]
     groups: list[RunGroup]
+    models: dict[str, str]
+    """Folder of a logged model -> the run that logged it."""
 
 
 def read_databases(
@@ -44,12 +46,14 @@ def read_databases(
     sources = _sources(root, found, backend_db)
     copies: dict[str, str] = {}
     groups: list[RunGroup] = []
+    models: dict[str, str] = {}
     for path, source in sources.items():
         copy = _copied(source)
         runs = _runs_in(copy, found, required=path not in found.databases)
         if runs is not None:
             copies[path] = str(copy)
-            groups += runs
+            groups += runs[0]
+            models |= runs[1]
     if found.bare_artifacts and not copies:
         raise InvalidInputError(
             f"{root} holds artifacts of MLflow runs ({found.bare_artifacts[0]!r}, ...) without meta.yaml, so "
@@ -58,7 +62,7 @@ def read_databases(
         )
     kept = [e for e in entries if e.path not in copies and not _is_beside(e.path, copies)]
     kept += [_entry(path, sources[path], copies[path]) for path in copies]
-    return Databases(in_order(kept), copies, groups)
+    return Databases(in_order(kept), copies, groups, models)
 
 
 def _sources(root: Path, found: TreeLayout, backend_db: str | Path | None) -> dict[str, Path]:
@@ -101,8 +105,10 @@ def _copied(source: Path) -> Path:
     return fresh
 
 
-def _runs_in(copy: Path, found: TreeLayout, *, required: bool) -> list[RunGroup] | None:
-    """Read the runs of a database; None if it is not MLflow's."""
+def _runs_in(
+    copy: Path, found: TreeLayout, *, required: bool
+) -> tuple[list[RunGroup], dict[str, str]] | None:
+    """Read the runs of a database, and folders of the models they logged; None if it is not MLflow's."""
     artifacts = found.artifacts_by_id()
     try:
         with Database(copy) as database:
@@ -116,7 +122,12 @@ def _runs_in(copy: Path, found: TreeLayout, *, required: bool) -> list[RunGroup]
                 group = RunGroup(facts.run_id, (folder,) if folder else (), MLFLOW, facts=facts)
                 if _can_be_kept(group):
                     groups.append(group._replace(trashed=facts.lifecycle == DELETED))
-            return groups
+            models = {
+                artifacts[model.model_id].removesuffix("/artifacts"): model.source_run_id
+                for model in database.logged_models(damaged=_left_out)
+                if model.source_run_id is not None and model.model_id in artifacts
+            }
+            return groups, models
     except IntegrityError as error:
         if required:
             raise

@@ -14,7 +14,7 @@ from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.fields import format_time
 from mltrack_tasks.filetree import FILE, FOLDER, Entry, folders_above
 from mltrack_tasks.mlflowdata.facts import RunFacts
-from mltrack_tasks.mlflowdata.treelayout import TreeLayout
+from mltrack_tasks.mlflowdata.treelayout import MODELS, TreeLayout
 from mltrack_tasks.paths import sort_key
 
 MLFLOW, DIRECTORY = "mlflow", "directory"
@@ -109,11 +109,18 @@ def _beside_mlflow(
 ) -> list[RunGroup]:
     """Folders on top without MLflow; none if a store, or a database's artifacts, lie on top themselves."""
     roots = {store.root for store in found.stores}
-    roots |= {folder.rpartition("/")[0].rpartition("/")[0] for g in in_databases for folder in g.folders}
+    if in_databases:
+        roots |= {_root_of(folder) for folder in found.bare_artifacts}
     if "" in roots:
         return []
     taken = {root.split("/")[0] for root in roots}
     return [_folder_run(name) for name in _top_folders(entries) if name not in taken]
+
+
+def _root_of(artifacts: str) -> str:
+    """The folder around ``<experiment>/<run>/artifacts`` or ``<experiment>/models/<model>/artifacts``."""
+    parts = artifacts.split("/")
+    return "/".join(parts[: -4 if parts[-3] == MODELS else -3])
 
 
 def _of_folders(entries: Sequence[Entry], root: Path, run_id: str | None) -> list[RunGroup]:

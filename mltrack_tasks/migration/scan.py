@@ -15,6 +15,7 @@ from mltrack_tasks.filetree import FILE, FOLDER, Entries, Entry, folders_above
 from mltrack_tasks.localtree import LocalTree
 from mltrack_tasks.migration.databases import read_databases
 from mltrack_tasks.migration.groups import RunGroup, group_runs
+from mltrack_tasks.migration.loggedmodels import model_runs, with_models
 from mltrack_tasks.migration.origin import Origin
 from mltrack_tasks.migrations import folder_of
 from mltrack_tasks.mlflowdata.treelayout import layout_of
@@ -90,11 +91,12 @@ def scan_source(
             )
         layout = layout_of([entry.path for entry in entries if entry.kind == FILE])
         known = read_databases(tree.root, entries, layout, backend_db)
+        models = {**model_runs(tree, entries, layout), **known.models}
         source, groups = group_runs(known.entries, layout, known.groups, root=tree.root, run_id=run_id)
         migration = name or default_name(tree.root)
         folder_of(migration)
         origin = Origin(str(tree.root), migration, known.copies)
-        return Scan(origin, source, Entries(known.entries), groups, found.left_out)
+        return Scan(origin, source, Entries(known.entries), with_models(groups, models), found.left_out)
 
 
 def find_folder(local_path: str | Path) -> Path:
