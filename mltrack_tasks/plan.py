@@ -18,8 +18,8 @@ INLINE_TOTAL = MiB
 """[bytes] ... as long as they take no more than this together."""
 PACK_LIMIT = 32 * 1024
 """[bytes] Files up to this size are sent many at a time: one request costs as much as some 30 KiB of body."""
-PACK_SIZE = 32 * MiB
-"""[bytes] of one pack, at most."""
+PACK_SIZE = 8 * MiB
+"""[bytes] of one pack, at most: some are in memory at once."""
 BATCH_FILES, BATCH_BYTES = 500, 1024 * MiB
 """What a batch holds, while there are not too many of them."""
 MAX_BATCHES = 30

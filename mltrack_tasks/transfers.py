@@ -79,7 +79,7 @@ class Transfer:
     """A transfer in several tasks, with one progress artifact."""
 
     def __init__(self, key: str, what: str, total: int) -> None:
-        self._whole = Share(create_progress(key, plain(what)), plain(what), 0, total, time.time())
+        self._whole = Share(create_progress(key, _shown(what)), _shown(what), 0, total, time.time())
         self._done = 0
 
     def share(self, size: int) -> Share:
@@ -150,7 +150,7 @@ def render_restore(
 ) -> RestoreReport:
     """Show a restore's figures as the artifact ``mltrack-restore``."""
     done = report_restore(plan, batches, local_path, seconds=seconds)
-    table("mltrack-restore", done.rows(), f"Restored to {plain(done.local_path)}")
+    table("mltrack-restore", done.rows(), f"Restored to {_shown(done.local_path)}")
     run_logger().info(
         "%s: %s files written, %s there already", done.local_path, done.written_files, done.present
     )
@@ -158,21 +158,26 @@ def render_restore(
 
 
 def _show(done: MigrationReport, summary: str) -> None:
-    where = f"{plain(done.local_path)} as {plain(done.migration)}"
+    where = f"{_shown(done.local_path)} as {_shown(done.migration)}"
     table("mltrack-migration", done.rows(), f"{'Plan for' if done.dry_run else 'Migration of'} {where}")
     markdown("mltrack-migration-report", _told(done, summary), f"Migration of {where}")
     run_logger().info("%s: %s", done.migration, summary)
 
 
 def _told(done: MigrationReport, summary: str) -> str:
-    title = f"# {'Plan' if done.dry_run else 'Migration'} of {plain(done.local_path)}"
-    lines = [title, "", plain(summary), ""]
+    title = f"# {'Plan' if done.dry_run else 'Migration'} of {_shown(done.local_path)}"
+    lines = [title, "", _shown(summary), ""]
     named = (("Failed", done.failed), ("Left out", done.left_out), ("Not deleted", done.kept))
     for title, items in named:
         if items:
             lines += [f"## {title}", "", "| path | reason |", "|---|---|"]
-            lines += [f"| {plain(path)} | {plain(reason)} |" for path, reason in items[:_SHOWN]]
+            lines += [f"| {_shown(path)} | {_shown(reason)} |" for path, reason in items[:_SHOWN]]
             if len(items) > _SHOWN:
                 lines.append(f"| and {len(items) - _SHOWN:,} more | |")
             lines.append("")
     return "\n".join(lines)
+
+
+def _shown(text: str) -> str:
+    """Escape a text that may name files: of a name that is not UTF-8, bytes are shown by their numbers."""
+    return plain(text.encode("utf-8", "backslashreplace").decode())

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
+from typing import NamedTuple
 
 from mltrack_tasks import events, layout
 from mltrack_tasks.blobs import READ_SIZE, read_blob, stream_blob
-from mltrack_tasks.errors import IntegrityError, NotFoundError
+from mltrack_tasks.errors import IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.filetree import FOLDER, LINK, Entry
 from mltrack_tasks.localtree import LocalTree
@@ -56,9 +57,6 @@ class Restored:
     """Files that were there already."""
 
 
-_Job = Callable[[], Restored]
-
-
 def write_portions(
     store: Store, tree: LocalTree, portions: Iterable[Portion], *, replace: bool, total: int, observe: Observe
 ) -> Restored:
@@ -69,21 +67,40 @@ def write_portions(
     """
     writer = _Writer(store, tree, replace)
     done = Restored()
-    for answer in map_ordered(lambda job: job(), writer.jobs(portions), store.max_workers):
-        done = _sum(done, answer)
-        _tell(done, total, observe)
-    for job in writer.large_jobs():
-        done = _sum(done, job())
-        _tell(done, total, observe)
-    return done
+    for job, fetched in map_ordered(_fetched, writer.jobs(portions), store.max_workers):
+        done = _sum(done, writer.write_all(job.entries, fetched))
+        _tell(_sum(done, writer.present), total, observe)
+    for entry, place in writer.large:
+        done = _sum(done, writer.write(entry, stream_blob(store, place.digest, place.format)))
+        _tell(_sum(done, writer.present), total, observe)
+    return _sum(done, writer.present)
+
+
+_Bodies = Callable[[Entry], bytes | memoryview]
+
+
+class _Job(NamedTuple):
+    """Files whose bytes come with one request, or a few: fetched in a thread, written by the caller.
+
+    To write a small file is work for the processor. Many threads would take turns at it, and lose by that.
+    """
+
+    entries: Sequence[Entry]
+    fetch: Callable[[], _Bodies]
+
+
+class _Absent(Exception):  # noqa: N818 -- nothing is wrong
+    """A file that is not there yet."""
 
 
 class _Writer:
-    """Makes the jobs that write files; called in several threads."""
+    """Finds what is missing in a folder, and writes it."""
 
     def __init__(self, store: Store, tree: LocalTree, replace: bool) -> None:
         self._store, self._tree, self._replace = store, tree, replace
-        self._large: list[tuple[Entry, Place]] = []
+        self.large: list[tuple[Entry, Place]] = []
+        """What is fetched in several ranges at once each."""
+        self.present = Restored()
 
     def jobs(self, portions: Iterable[Portion]) -> Iterator[_Job]:
         """One job for the small files of a run, a pack, or a blob. Folders and links are made at once."""
@@ -96,79 +113,95 @@ class _Writer:
                     self._tree.make_folder(entry.path)
                 elif entry.kind == LINK:
                     self._tree.make_link(entry.path, entry.target, replace=self._replace)
+                elif self._is_present(entry):
+                    self.present = _sum(self.present, Restored(present=1))
                 elif place is None:
                     small.append(entry)
                 elif place.offset is not None:
                     packs.setdefault(place.digest, []).append((entry, place))
                 elif place.size > READ_SIZE:
-                    self._large.append((entry, place))
+                    self.large.append((entry, place))
                 else:
-                    yield partial(self._write_blob, entry, place)
+                    yield _Job([entry], partial(_blob, self._store, place))
             if small:
-                yield partial(self._write_small, small, portion)
+                yield _Job(small, partial(_small, self._store, small, portion))
             for wanted in packs.values():
-                yield partial(self._write_packed, wanted)
+                yield _Job([entry for entry, _ in wanted], partial(_packed, self._store, wanted))
 
-    def large_jobs(self) -> Iterator[_Job]:
-        """Large blobs, which are fetched in several ranges at once each."""
-        for entry, place in self._large:
-            yield partial(self._write, entry, stream_blob(self._store, place.digest, place.format))
+    def write_all(self, entries: Iterable[Entry], bodies: _Bodies) -> Restored:
+        """Write files whose bytes were fetched."""
+        done = Restored()
+        for entry in entries:
+            done = _sum(done, self.write(entry, (bodies(entry),)))
+        return done
 
-    def _write_small(self, entries: Sequence[Entry], portion: Portion) -> Restored:
-        known, runs = dict(portion.bodies), iter(portion.runs)
-
-        def body(entry: Entry) -> Iterator[bytes]:
-            while entry.digest not in known:
-                run = next(runs, None)
-                if run is None:
-                    raise NotFoundError(
-                        f"The bytes of {entry.path!r} are nowhere in {self._store.location}: no receipt and "
-                        f"no manifest has {entry.digest}."
-                    )
-                known.update(contents_of(self._store, run))
-            yield known[entry.digest]
-
-        return _total(self._write(entry, body(entry)) for entry in entries)
-
-    def _write_packed(self, wanted: Sequence[tuple[Entry, Place]]) -> Restored:
-        pack = _PackReader(self._store, wanted)
-        return _total(self._write(entry, pack.body(place)) for entry, place in wanted)
-
-    def _write_blob(self, entry: Entry, place: Place) -> Restored:
-        return self._write(entry, self._blob(place))
-
-    def _blob(self, place: Place) -> Iterator[bytes]:
-        yield read_blob(self._store, place.digest, place.format, place.size)
-
-    def _write(self, entry: Entry, chunks: Iterable[bytes | memoryview]) -> Restored:
-        """Write a file; the chunks are only fetched if it is not there."""
+    def write(self, entry: Entry, chunks: Iterable[bytes | memoryview]) -> Restored:
+        """Write a file, unless it has come there meanwhile."""
         written = self._tree.write(entry, chunks, replace=self._replace)
         return Restored(int(written), entry.size if written else 0, int(not written))
 
+    def _is_present(self, entry: Entry) -> bool:
+        """Whether the very file is there; its permissions and time are set right then."""
+        try:
+            if self._tree.stat(entry.path) is None:
+                return False
+        except InvalidInputError:
+            return False  # a pipe or the like: writing says what is wrong
+        try:
+            return not self._tree.write(entry, _nothing(), replace=self._replace)
+        except _Absent:
+            return False
 
-class _PackReader:
-    """Bytes out of one pack: fetched once, as a whole or in ranges, when the first is asked for."""
 
-    def __init__(self, store: Store, wanted: Sequence[tuple[Entry, Place]]) -> None:
-        self._store = store
-        self._end = max(place.offset + place.size for _, place in wanted if place.offset is not None)
-        if self._end > LARGEST_PACK:
-            raise IntegrityError(
-                f"A pack in {store.location} is said to have at least {self._end:,} bytes; none that this "
-                "library writes has. Whatever says so was damaged, or written by something else."
-            )
-        self._dense = DENSE * sum(place.size for _, place in wanted) >= self._end
-        self._whole: memoryview | None = None
+def _nothing() -> Iterator[bytes]:
+    """Give no bytes: whoever asks for some does not have the file."""
+    yield from _asked()
 
-    def body(self, place: Place) -> Iterator[bytes | memoryview]:
-        """Yield the bytes of one file. They are proven against its digest by whoever writes them."""
-        key, start = layout.blob_key(place.digest, place.format), place.offset or 0
-        if not self._dense:
-            yield self._store.get_range(key, start, place.size) if place.size else b""
-            return
-        if self._whole is None:
-            self._whole = memoryview(self._store.get_range(key, 0, self._end))
-        yield self._whole[start : start + place.size]
+
+def _asked() -> Iterator[bytes]:
+    raise _Absent
+
+
+def _fetched(job: _Job) -> tuple[_Job, _Bodies]:
+    return job, job.fetch()
+
+
+def _blob(store: Store, place: Place) -> _Bodies:
+    body = read_blob(store, place.digest, place.format, place.size)
+    return lambda entry: body
+
+
+def _small(store: Store, entries: Sequence[Entry], portion: Portion) -> _Bodies:
+    """Find small files in the manifests of runs, the likeliest first."""
+    known, runs = dict(portion.bodies), iter(portion.runs)
+    for entry in entries:
+        while entry.digest not in known:
+            run = next(runs, None)
+            if run is None:
+                raise NotFoundError(
+                    f"The bytes of {entry.path!r} are nowhere in {store.location}: no receipt and no manifest "
+                    f"has {entry.digest}."
+                )
+            known.update(contents_of(store, run))
+    return lambda entry: known[entry.digest]
+
+
+def _packed(store: Store, wanted: Sequence[tuple[Entry, Place]]) -> _Bodies:
+    """Fetch files out of one pack: the whole of it, or in ranges where little of it is wanted."""
+    end = max(place.offset + place.size for _, place in wanted if place.offset is not None)
+    if end > LARGEST_PACK:
+        raise IntegrityError(
+            f"A pack in {store.location} is said to have at least {end:,} bytes; none that this library "
+            "writes has. Whatever says so was damaged, or written by something else."
+        )
+    key = layout.blob_key(wanted[0][1].digest, wanted[0][1].format)
+    if DENSE * sum(place.size for _, place in wanted) >= end:
+        whole = memoryview(store.get_range(key, 0, end))
+        found = {e.digest: whole[(p.offset or 0) : (p.offset or 0) + p.size] for e, p in wanted}
+    else:
+        some = [(entry.digest, place) for entry, place in wanted if place.size]
+        found = {digest: memoryview(store.get_range(key, p.offset or 0, p.size)) for digest, p in some}
+    return lambda entry: found.get(entry.digest, b"")
 
 
 def contents_of(store: Store, run: MigratedRun) -> Mapping[str, bytes]:
@@ -178,13 +211,6 @@ def contents_of(store: Store, run: MigratedRun) -> Mapping[str, bytes]:
     if migrated is None:
         raise IntegrityError(f"{what} is not one that a migration wrote.")
     return migrated.contents
-
-
-def _total(answers: Iterable[Restored]) -> Restored:
-    done = Restored()
-    for answer in answers:
-        done = _sum(done, answer)
-    return done
 
 
 def _sum(one: Restored, other: Restored) -> Restored:

@@ -84,7 +84,8 @@ def write_manifests(
     with origin.open() as tree:
         read = partial(_read, tree)
         maker = _Maker(store, read, Experiments(batch.around, read), origin.migration)
-        answers = map_ordered(maker.write, batch.runs, store.max_workers)
+        prepared = map(maker.prepare, batch.runs)  # here: threads would only take turns at that
+        answers = map_ordered(maker.write, prepared, store.max_workers)
         for number, answer in enumerate(answers, start=1):
             if isinstance(answer, Failed):
                 failed.append(answer)
@@ -95,20 +96,36 @@ def write_manifests(
     return Written(done, failed)
 
 
+class _Prepared(NamedTuple):
+    """A run whose files were read."""
+
+    work: RunWork
+    manifest: RunManifest
+
+
 class _Maker:
-    """Writes runs of one folder; called in several threads."""
+    """Makes the manifests of one folder's runs, and writes them in several threads."""
 
     def __init__(self, store: Store, read: Any, experiments: Experiments, migration: str) -> None:
         self._store, self._read, self._experiments = store, read, experiments
         self._migration = migration
 
-    def write(self, work: RunWork) -> MigratedRun | Failed:
-        """Write one run's manifest, unless it is there."""
+    def prepare(self, work: RunWork) -> _Prepared | Failed:
+        """Read what a run's manifest is made of."""
         try:
-            manifest = self._manifest(work)
-            stored = self._stored(manifest, revises=work.revises)
-        except (SourceChangedError, ConflictError) as error:
-            return Failed((*work.group.folders, "")[0] or work.group.run_id, str(error))
+            return _Prepared(work, self._manifest(work))
+        except SourceChangedError as error:
+            return _failed(work, error)
+
+    def write(self, prepared: _Prepared | Failed) -> MigratedRun | Failed:
+        """Write one run's manifest, unless it is there."""
+        if isinstance(prepared, Failed):
+            return prepared
+        work = prepared.work
+        try:
+            stored = self._stored(prepared.manifest, revises=work.revises)
+        except ConflictError as error:
+            return _failed(work, error)
         return MigratedRun(stored.run_id, stored.revision, work.signature, work.group.folders)
 
     def _stored(self, manifest: RunManifest, *, revises: bool) -> RunManifest:
@@ -174,6 +191,10 @@ class _Maker:
         pin = partial(_pin, group.run_id)
         [ref] = hold(self._store, [writer_of(self._store, history, HISTORY)], pin, observe=_ignore)
         return fields, beyond, {HISTORY: ref}
+
+
+def _failed(work: RunWork, error: Exception) -> Failed:
+    return Failed((*work.group.folders, "")[0] or work.group.run_id, str(error))
 
 
 def _read(tree: SourceTree, entry: Entry) -> bytes:

@@ -27,6 +27,7 @@ from mltrack_tasks.values import write_opened
 
 MIDDLE = 4 * 1024 * 1024
 """[bytes] Of files above this only two are read at a time: memory does not grow with ``max_workers``."""
+_PACKS_AT_ONCE = 4
 _AHEAD = 2
 """Large files: the next one is hashed while one is sent."""
 
@@ -59,22 +60,39 @@ def send_singles(way: Way, files: Sequence[Entry], listing: Listing) -> Iterator
 
 
 def send_packs(way: Way, files: Sequence[Entry]) -> Iterator[tuple[Pack, bool] | Failed]:
-    """Send small files many at a time -> each pack and whether it was created, and what could not be read."""
-    for chosen in packs_of(files):
-        members: dict[str, tuple[int, int]] = {}
-        body = bytearray()
-        for entry in chosen:
-            content = _read(way.tree, entry)
-            if isinstance(content, Failed):
-                yield content
-            else:
-                members[entry.digest] = (len(body), len(content))
-                body += content
-        if members:
-            source = BytesSource(memoryview(body))
-            created = write_blob(way.store, source, "bin", observe=_ignore, ask=True)
-            _pin(way, source.digest)
-            yield Pack(source.digest, source.size, members), created
+    """Send small files many at a time -> each pack and whether it was created, and what could not be read.
+
+    Packs are filled in the caller's thread while others are sent.
+    """
+    failed: list[Failed] = []
+    filled = (_filled(way.tree, chosen, failed) for chosen in packs_of(files))
+    some = (pack for pack in filled if pack[1])
+    yield from map_ordered(partial(_send_pack, way), some, _PACKS_AT_ONCE)
+    yield from failed
+
+
+def _filled(
+    tree: SourceTree, files: Sequence[Entry], failed: list[Failed]
+) -> tuple[bytearray, dict[str, tuple[int, int]]]:
+    """Read files into one buffer -> it, and where each file lies in it."""
+    members: dict[str, tuple[int, int]] = {}
+    body = bytearray()
+    for entry in files:
+        content = _read(tree, entry)
+        if isinstance(content, Failed):
+            failed.append(content)
+        else:
+            members[entry.digest] = (len(body), len(content))
+            body += content
+    return body, members
+
+
+def _send_pack(way: Way, filled: tuple[bytearray, dict[str, tuple[int, int]]]) -> tuple[Pack, bool]:
+    body, members = filled
+    source = BytesSource(memoryview(body))
+    created = write_blob(way.store, source, "bin", observe=_ignore, ask=True)
+    _pin(way, source.digest)
+    return Pack(source.digest, source.size, members), created
 
 
 def _send_small(way: Way, listing: Listing, entry: Entry) -> Sent | Failed:
