@@ -14,12 +14,15 @@ from mltrack_tasks.filetree import FILE, Entry
 from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.origin import SourceTree
 from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.plan import INLINE_LIMIT
 from mltrack_tasks.receipts import DEFER_ABOVE
 from mltrack_tasks.sources import FileSource, changed
 from mltrack_tasks.stores.files import os_errors
 
 IN_THREADS_ABOVE = 64 * 1024
 """[bytes] Below, a file is read before a thread has taken it up."""
+KEPT = 64 * 1024 * 1024
+"""[bytes] of small files that are kept in memory until the manifests are written."""
 _CHUNK = 1024
 _WORKERS = 4
 
@@ -31,31 +34,41 @@ class Failed(NamedTuple):
     reason: str
 
 
+class Hashed(NamedTuple):
+    """Entries with their digests, what could not be read, and bytes that will be asked for again."""
+
+    entries: list[Entry]
+    failed: list[Failed]
+    bodies: dict[str, bytes]
+    """Digest -> bytes of small files that were read: most of them stand in manifests of runs soon."""
+
+
 def hash_entries(
     tree: SourceTree, cache: HashCache, entries: Sequence[Entry], *, everything: bool, observe: Observe
-) -> tuple[list[Entry], list[Failed]]:
-    """Give files their digests -> (entries in order, what could not be read).
+) -> Hashed:
+    """Give files their digests, in the order of the entries.
 
     Large files whose digest is not known keep none, unless ``everything`` is asked for. A file that cannot
     be read, or changes meanwhile, is left out of the entries and named.
     """
-    hashed: list[Entry] = []
-    failures: list[Failed] = []
-    total = sum(entry.size for entry in entries)
-    done = 0
+    found = Hashed([], [], {})
+    total, done, room = sum(entry.size for entry in entries), 0, KEPT
     for start in range(0, len(entries), _CHUNK):
         chunk = cache.fill(entries[start : start + _CHUNK])
         read = _read_missing(tree, chunk, everything)
-        cache.keep([entry for entry in read.values() if isinstance(entry, Entry)])
+        cache.keep([answer.entry for answer in read.values() if isinstance(answer, _Read)])
         for entry in chunk:
-            answer = read.get(entry.path, entry)
-            if isinstance(answer, Entry):
-                hashed.append(answer)
-            else:
-                failures.append(Failed(entry.path, str(answer)))
+            answer = read.get(entry.path, _Read(entry))
             done += entry.size
+            if not isinstance(answer, _Read):
+                found.failed.append(Failed(entry.path, str(answer)))
+                continue
+            found.entries.append(answer.entry)
+            if answer.body is not None and entry.size <= room:
+                room -= entry.size
+                found.bodies[answer.entry.digest] = answer.body
         observe(Event(events.PROGRESS, "hashing files", {"done": done, "total": total, "unit": "bytes"}))
-    return hashed, failures
+    return found
 
 
 def open_large(tree: SourceTree, entry: Entry) -> tuple[FileSource, BinaryIO]:
@@ -75,9 +88,16 @@ def open_large(tree: SourceTree, entry: Entry) -> tuple[FileSource, BinaryIO]:
     return source, file
 
 
+class _Read(NamedTuple):
+    """An entry with its digest, and the bytes if they are few."""
+
+    entry: Entry
+    body: bytes | None = None
+
+
 def _read_missing(
     tree: SourceTree, chunk: Sequence[Entry], everything: bool
-) -> dict[str, Entry | MLTrackError]:
+) -> dict[str, _Read | MLTrackError]:
     missing = [e for e in chunk if e.kind == FILE and not e.digest and (everything or e.size <= DEFER_ABOVE)]
     small = [entry for entry in missing if entry.size <= IN_THREADS_ABOVE]
     large = [entry for entry in missing if entry.size > IN_THREADS_ABOVE]
@@ -87,12 +107,14 @@ def _read_missing(
     return found
 
 
-def _hashed(tree: SourceTree, entry: Entry) -> Entry | MLTrackError:
+def _hashed(tree: SourceTree, entry: Entry) -> _Read | MLTrackError:
     try:
         if entry.size > DEFER_ABOVE:
             source, file = open_large(tree, entry)
             file.close()
-            return entry._replace(digest=source.digest)
-        return entry._replace(digest=sha256_hex(tree.read(entry)))
+            return _Read(entry._replace(digest=source.digest))
+        body = tree.read(entry)
+        kept = body if entry.size <= INLINE_LIMIT else None
+        return _Read(entry._replace(digest=sha256_hex(body)), kept)
     except MLTrackError as error:
         return error

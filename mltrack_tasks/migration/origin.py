@@ -58,6 +58,14 @@ class SourceTree:
         with _opened(copy) as file:
             return file.read()
 
+    def require_unchanged(self, entry: Entry) -> None:
+        """Raise SourceChangedError if a file that was read is another by now, as far as its times tell."""
+        if entry.path in self._copies:
+            return
+        now = self._tree.stat(entry.path)
+        if now is None or now._replace(digest=entry.digest) != entry:
+            raise _changed(entry)
+
     def open(self, entry: Entry) -> BinaryIO:
         """Open a file that a scan found, unbuffered; SourceChangedError if it is another by now."""
         copy = self._copies.get(entry.path)
@@ -67,8 +75,12 @@ class SourceTree:
         found = os.fstat(file.fileno())
         if (found.st_size, found.st_mtime_ns) != (entry.size, entry.mtime_ns):
             file.close()
-            raise SourceChangedError(f"{entry.path!r} is not the file any more that was found. Run it again.")
+            raise _changed(entry)
         return file
+
+
+def _changed(entry: Entry) -> SourceChangedError:
+    return SourceChangedError(f"{entry.path!r} is not the file any more that was found. Run it again.")
 
 
 def _opened(copy: str) -> BinaryIO:

@@ -40,12 +40,15 @@ class Plan:
         places: Mapping[str, Place] = MappingProxyType({}),
         removed: frozenset[str] = frozenset(),
         failed: Sequence[Failed] = (),
+        bodies: Mapping[str, bytes] = MappingProxyType({}),
         unchanged: bool = False,
     ) -> None:
         self.scan, self.entries, self.previous = scan, Entries(entries), previous
         self.batches, self.failed, self.unchanged = tuple(batches), tuple(failed), unchanged
         self.places = places
         """Digest -> where earlier migrations put it."""
+        self.bodies = bodies
+        """Digest -> bytes of small files that were read to hash them."""
         self.removed = removed
         """Paths of what is stored and not to be read here: deleted after it was stored, or left out now."""
 
@@ -96,7 +99,8 @@ def plan_migration(
     stored of them before stays what a restore gives. Writes nothing to the store.
     """
     with scan.origin.open() as tree, HashCache(tree.root) as cache:
-        entries, failed = hash_entries(tree, cache, scan.entries, everything=hash_everything, observe=observe)
+        found = hash_entries(tree, cache, scan.entries, everything=hash_everything, observe=observe)
+    entries, failed = found.entries, found.failed
     failed += [Failed(*item) for item in scan.left_out if item[1].startswith(UNREADABLE)]
     previous = latest_manifest(store, scan.migration)
     known: Mapping[str, Place] = {}
@@ -117,7 +121,14 @@ def plan_migration(
     listing = list_existing(store, singles_of(batches))
     batches = [Batch(batch.files, batch.pack, listing.of(batch.files)) for batch in batches]
     return Plan(
-        scan, entries, previous=previous, batches=batches, places=known, removed=removed, failed=failed
+        scan,
+        entries,
+        previous=previous,
+        batches=batches,
+        places=known,
+        removed=removed,
+        failed=failed,
+        bodies=found.bodies,
     )
 
 

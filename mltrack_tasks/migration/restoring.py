@@ -179,8 +179,8 @@ def _small(store: Store, entries: Sequence[Entry], portion: Portion) -> _Bodies:
             run = next(runs, None)
             if run is None:
                 raise NotFoundError(
-                    f"The bytes of {entry.path!r} are nowhere in {store.location}: no receipt and no manifest "
-                    f"has {entry.digest}."
+                    f"The bytes of {entry.path!r} are nowhere in {store.location}: no receipt and no "
+                    f"manifest has {entry.digest}."
                 )
             known.update(contents_of(store, run))
     return lambda entry: known[entry.digest]

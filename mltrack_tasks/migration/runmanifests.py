@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mltrack_tasks import events, layout
@@ -59,10 +60,18 @@ class Written:
 class RunBatch:
     """A slice of the runs: what one task run writes. Not a dataclass: Prefect would walk through it."""
 
-    __slots__ = ("around", "runs")
+    __slots__ = ("around", "bodies", "runs")
 
-    def __init__(self, runs: Sequence[RunWork], around: Mapping[str, Sequence[Entry]]) -> None:
+    def __init__(
+        self,
+        runs: Sequence[RunWork],
+        around: Mapping[str, Sequence[Entry]],
+        bodies: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
         self.runs = tuple(runs)
+        mine = (entry.digest for run in self.runs for entry in run.entries)
+        self.bodies = {digest: bodies[digest] for digest in mine if digest in bodies}
+        """Digest -> bytes of files that were read when they were hashed."""
         self.around = dict(around)
         """Folder of an experiment -> the files that tell of it."""
 
@@ -82,7 +91,7 @@ def write_manifests(
     done: list[MigratedRun] = []
     failed: list[Failed] = []
     with origin.open() as tree:
-        read = partial(_read, tree)
+        read = partial(_read, tree, batch.bodies)
         maker = _Maker(store, read, Experiments(batch.around, read), origin.migration)
         prepared = map(maker.prepare, batch.runs)  # here: threads would only take turns at that
         answers = map_ordered(maker.write, prepared, store.max_workers)
@@ -197,7 +206,12 @@ def _failed(work: RunWork, error: Exception) -> Failed:
     return Failed((*work.group.folders, "")[0] or work.group.run_id, str(error))
 
 
-def _read(tree: SourceTree, entry: Entry) -> bytes:
+def _read(tree: SourceTree, bodies: Mapping[str, bytes], entry: Entry) -> bytes:
+    """Give the bytes of a file; those that were read before only if it is unchanged."""
+    known = bodies.get(entry.digest)
+    if known is not None:
+        tree.require_unchanged(entry)
+        return known
     body = tree.read(entry)
     if sha256_hex(body) != entry.digest:
         raise changed(entry.path)

@@ -74,7 +74,9 @@ def plan_manifests(plan: Plan, uploaded: Sequence[Uploaded]) -> RunPlan:
             work.append(RunWork(group, tuple(files), sign, lying, stored is not None))
     kept += known.values()
     receipts = [item.receipt.batch for item in batches]
-    return RunPlan(plan, entries, failed, kept, _in_batches(work, entries), places, receipts, staying)
+    return RunPlan(
+        plan, entries, failed, kept, _in_batches(work, entries, plan.bodies), places, receipts, staying
+    )
 
 
 def _with_digests(plan: Plan, uploaded: Sequence[Uploaded]) -> tuple[list[Entry], list[Failed]]:
@@ -93,13 +95,18 @@ def _with_digests(plan: Plan, uploaded: Sequence[Uploaded]) -> tuple[list[Entry]
     return [e for e in entries if e.kind != FILE or (e.digest and e.path not in lost)], failed
 
 
-def _in_batches(work: Sequence[RunWork], entries: Sequence[Entry]) -> list[RunBatch]:
+def _in_batches(
+    work: Sequence[RunWork], entries: Sequence[Entry], bodies: Mapping[str, bytes]
+) -> list[RunBatch]:
     size = max(RUNS_PER_BATCH, -(-len(work) // MAX_BATCHES))
     slices = [work[start : start + size] for start in range(0, len(work), size)]
     wanted = {run.group.experiment for run in work if run.group.kind == MLFLOW and run.group.facts is None}
     around = _around(wanted, entries)
     needed = ({run.group.experiment for run in runs} & wanted for runs in slices)
-    return [RunBatch(runs, {f: around[f] for f in each}) for runs, each in zip(slices, needed, strict=True)]
+    return [
+        RunBatch(runs, {folder: around[folder] for folder in each}, bodies)
+        for runs, each in zip(slices, needed, strict=True)
+    ]
 
 
 def _around(experiments: Collection[str], entries: Sequence[Entry]) -> dict[str, list[Entry]]:

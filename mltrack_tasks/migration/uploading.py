@@ -78,8 +78,8 @@ def _is_of(receipt: Receipt, batch: Batch, origin: Origin, observe: Observe) -> 
     """Whether a receipt is of these very bytes: the batch's id does not tell those of large files."""
     large = [entry for entry in batch.files if entry.size > DEFER_ABOVE]
     with origin.open() as tree, HashCache(tree.root) as cache:
-        hashed, failed = hash_entries(tree, cache, large, everything=True, observe=observe)
-    return not failed and all(receipt.digests.get(entry.path) == entry.digest for entry in hashed)
+        found = hash_entries(tree, cache, large, everything=True, observe=observe)
+    return not found.failed and all(receipt.digests.get(e.path) == e.digest for e in found.entries)
 
 
 def _keep(store: Store, migration: str, receipt: Receipt) -> Receipt:
