@@ -17,7 +17,8 @@ from mltrack_tasks.digest import is_digest, sha256_hex
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.manifests import view_value
-from mltrack_tasks.records import NamedData, RunManifest
+from mltrack_tasks.migration.references import held_by_migrations
+from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.stores.base import Stat, Store
 from mltrack_tasks.stores.files import checked_path
@@ -32,8 +33,9 @@ K = TypeVar("K", bound=Hashable)
 def data_usage_stats(store: Store, *, largest: int = 10, observe: Observe = log_event) -> UsageStats:
     """Count what runs and names refer to, what is stored, what deduplication saves, what nothing holds.
 
-    ``largest`` says how many of the largest blobs are listed. Costs what reading the catalogue and the named
-    data does, and one LIST each of ``data/`` and of the pins; no request per blob.
+    ``largest`` says how many of the largest blobs are listed. What migrations hold counts as named, under the
+    migration's name. Costs what reading the catalogue, the named data and the receipts of migrations does,
+    and one LIST each of ``migrations/``, ``data/`` and the pins; no request per blob.
 
     Nothing is locked, so the order counts. References are read before the blobs are listed: a run's record
     comes after its blobs, so none that was read lacks them. Blobs are listed before the pins: of a run stored
@@ -44,7 +46,8 @@ def data_usage_stats(store: Store, *, largest: int = 10, observe: Observe = log_
     if type(largest) is not int or largest < 0:
         raise InvalidInputError(f"largest must be a number of blobs, 0 or more, not {largest!r}.")
     manifests = current_manifests(store, observe=observe)
-    named = list_data(store)
+    named = [_Reference(item.ref, item.name) for item in list_data(store)]
+    named += [_Reference(ref, ref.name) for ref in held_by_migrations(store)]
     stored = _Stored.of(_watched(store.list(layout.BLOBS), layout.BLOBS, observe))
     pins = _watched(store.list(layout.PINS), layout.PINS, observe)
     pinned = {digest for stat in pins if (digest := _pinned_digest(stat.key))}
@@ -98,13 +101,13 @@ class _Stored:
 def _account(
     location: str,
     manifests: list[RunManifest],
-    named: list[NamedData],
+    names: list[_Reference],
     stored: _Stored,
     pinned: set[str],
     largest: int,
 ) -> UsageStats:
     """Decide what everything is, from what was read."""
-    runs, names = [*_run_references(manifests)], [_Reference(item.ref, item.name) for item in named]
+    runs = [*_run_references(manifests)]
     sizes, claims = stored.sizes, _claims([*names, *runs])
     missing = {blob: max(claimed) for blob, claimed in claims.items() if blob not in sizes}
     known = {**missing, **sizes}

@@ -18,6 +18,7 @@ from mltrack_tasks.catalog import current_manifests
 from mltrack_tasks.content import forget_data, list_data, store_data
 from mltrack_tasks.errors import ConflictError, InvalidInputError
 from mltrack_tasks.events import Event
+from mltrack_tasks.migration import migrate_to_s3
 from mltrack_tasks.runs import store_run
 from mltrack_tasks.sources import BytesSource
 from mltrack_tasks.stores.base import Stat, Store, WrapperStore
@@ -226,7 +227,7 @@ def test_largest_blobs_are_in_order_and_named(store: Store) -> None:
 # requests and what happens meanwhile
 
 
-def test_it_costs_two_listings_beside_the_records() -> None:
+def test_it_costs_three_listings_beside_the_records() -> None:
     bare = MemoryStore()
     for number in range(20):
         run(GuardedStore(bare), f"r{number}", {"a": number, "b": b"%d" % number}, "p")
@@ -237,7 +238,7 @@ def test_it_costs_two_listings_beside_the_records() -> None:
 
     data_usage_stats(everything)
 
-    assert everything.calls - records.calls == {"list": 2}
+    assert everything.calls - records.calls == {"list": 3}
     assert not records.calls - everything.calls
     touched = {key for verb, key in everything.log if verb != "list"}
     assert not [key for key in touched if key.startswith((layout.BLOBS, layout.PINS))]
@@ -504,3 +505,19 @@ def test_the_chart_as_a_file(store: Store, tmp_path: Path) -> None:
     assert target.read_text(encoding="utf-8") == usage_chart(found)
     with pytest.raises(InvalidInputError):
         save_chart(found, "")
+
+
+def test_what_migrations_hold_is_not_unreferenced(tmp_path: Path) -> None:
+    """Packs, blobs and lists of files count as named, under the migration's name."""
+    store = GuardedStore(MemoryStore())
+    for name, size in (("small", 5_000), ("large", 2_000_000)):
+        (tmp_path / "r").mkdir(exist_ok=True)
+        (tmp_path / "r" / name).write_bytes(name.encode() * size)
+    migrate_to_s3(store, tmp_path, name="nightly", observe=lambda event: None)
+
+    stats = data_usage_stats(store)
+
+    assert stats.unreferenced == Amount(0, 0)
+    assert stats.missing == Amount(0, 0)
+    assert stats.named.blobs == stats.stored.objects == 3
+    assert {blob.name for blob in stats.largest} == {"migration nightly"}
