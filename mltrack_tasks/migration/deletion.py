@@ -15,7 +15,7 @@ from mltrack_tasks.filetree import FILE, FOLDER, Entry, in_order
 from mltrack_tasks.localtree import LocalTree
 from mltrack_tasks.manifests import read_manifest
 from mltrack_tasks.migrated import of_run
-from mltrack_tasks.migration.groups import DIRECTORY, members
+from mltrack_tasks.migration.groups import DIRECTORY, MLFLOW, members
 from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.origin import Origin
 from mltrack_tasks.migration.scan import Scan
@@ -155,6 +155,8 @@ def _of_manifest(store: Store, run: MigratedRun | None) -> _Inside:
     if migrated is None:
         return _Inside(frozenset(), f"the manifest of {run.run_id!r} is not that of a migration")
     refused = f"its run is {manifest.status}" if manifest.status in UNFINISHED else ""
+    if migrated.kind == MLFLOW and not migrated.mlflow:
+        refused = "what MLflow says of its run cannot be read, so it may be running"
     return _Inside(frozenset(migrated.contents), refused)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -114,7 +114,7 @@ def _beside_mlflow(
     if "" in roots:
         return []
     taken = {root.split("/")[0] for root in roots}
-    return [_folder_run(name) for name in _top_folders(entries) if name not in taken]
+    return _folder_runs([name for name in _top_folders(entries) if name not in taken])
 
 
 def _root_of(artifacts: str) -> str:
@@ -128,25 +128,29 @@ def _of_folders(entries: Sequence[Entry], root: Path, run_id: str | None) -> lis
         layout.manifest_key(run_id)
         return [RunGroup(run_id, ("",), DIRECTORY)]
     folders = _top_folders(entries)
-    return [_folder_run(name) for name in folders] or [RunGroup(id_of(root.name or "root"), ("",), DIRECTORY)]
+    return _folder_runs(folders) or [RunGroup(id_of(root.name or "root"), ("",), DIRECTORY)]
 
 
 def _top_folders(entries: Sequence[Entry]) -> list[str]:
     return sorted({entry.path.split("/")[0] for entry in entries if entry.kind == FILE and "/" in entry.path})
 
 
-def _folder_run(name: str) -> RunGroup:
-    return RunGroup(id_of(name), (name,), DIRECTORY)
+def _folder_runs(names: Sequence[str]) -> list[RunGroup]:
+    return [RunGroup(id_of(name, taken=names), (name,), DIRECTORY) for name in names]
 
 
-def id_of(folder: str) -> str:
-    """Make a folder's name a run id: itself where it can be one, else what can be read of it and a digest."""
+def id_of(folder: str, taken: Collection[str] = ()) -> str:
+    """Make a folder's name a run id: itself where it can be one, else what can be read of it and a digest.
+
+    Of the digest as much as makes it none of those ``taken``.
+    """
     try:
         layout.manifest_key(folder)
     except InvalidInputError:
         raw = sort_key(folder)
         kept = "".join(chr(byte) if chr(byte) in _PLAIN else "_" for byte in raw[:40])
-        return f"{kept}-{sha256_hex(raw)[:16]}"
+        derived = (f"{kept}-{sha256_hex(raw)[:digits]}" for digits in (16, 64))
+        return next(name for name in derived if name not in taken)
     return folder
 
 

@@ -15,7 +15,7 @@ import pytest
 from mltrack_tasks import layout, migrations
 from mltrack_tasks.errors import MLTrackError
 from mltrack_tasks.events import MIGRATION_COMPLETED, Event
-from mltrack_tasks.migration import hashcache
+from mltrack_tasks.migration import hashcache, migrate_to_s3
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.directory import DirectoryStore
 from mltrack_tasks.stores.guard import GuardedStore
@@ -457,3 +457,22 @@ def test_a_receipt_that_is_gone_is_made_again(memory_place: Place, root: Path) -
     delete(store, root)
     assert names(root) == []
     assert restored(store) == there
+
+
+def test_a_run_that_mlflow_could_not_read_either_stays(store: Store, tmp_path: Path) -> None:
+    """Nobody knows whether it is running."""
+    folder = tmp_path / "mlruns" / "0"
+    for path, text in {
+        "meta.yaml": "experiment_id: '0'\nname: Default\nlifecycle_stage: active\n",
+        "0123456789abcdef0123456789abcdef/meta.yaml": "status: [damaged",
+        "0123456789abcdef0123456789abcdef/params/depth": "3",
+    }.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+
+    done = migrate_to_s3(store, tmp_path / "mlruns", delete_after_upload=True, min_age=timedelta(0))
+
+    assert done.deleted_files == 0
+    assert len(done.kept) == 2
+    assert all("cannot be read" in reason for _, reason in done.kept)
+    assert (folder / "0123456789abcdef0123456789abcdef" / "params" / "depth").read_text() == "3"

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from mltrack_tasks.errors import InvalidInputError, PartialTransferError
+from mltrack_tasks.migration import migrate_to_s3
+from mltrack_tasks.migration.groups import id_of
 from mltrack_tasks.runs import get_run, store_run
 from mltrack_tasks.stores.base import Store
 from tests.floor3.migrationtrees import fill, kept, migrate, restored, stored
@@ -218,3 +220,16 @@ def test_what_was_deleted_here_outlasts_calls_that_change_nothing(store: Store, 
     migrate(store, tree, **options)
     assert not kept(tree)
     assert [item[0] for item in restored(store)] == ["a", "b"]
+
+
+def test_a_folder_named_as_the_id_of_another_is_another_run(store: Store, tmp_path: Path) -> None:
+    odd = "a\x01b"
+    derived = id_of(odd)
+    for name in (odd, derived):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        (tmp_path / "tree" / name / "file").write_text(name)
+
+    done = migrate_to_s3(store, tmp_path / "tree")
+
+    assert len(set(done.runs)) == 2
+    assert derived in done.runs
