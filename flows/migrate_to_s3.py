@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from datetime import timedelta
 
 from prefect import flow
 
 from mltrack_tasks import MigrationReport, tasks
 from mltrack_tasks.resolve import store_with
-from mltrack_tasks.transfers import Outcome, Transfer, render_migration
+from mltrack_tasks.transfers import Outcome, Transfer, age_of, render_migration, shown_if_stopped
 
 
 @flow(name="mltrack-migrate-to-s3")
@@ -54,6 +53,7 @@ def migrate_to_s3(
         store: A block's name, `s3://bucket/prefix`, or a directory.
     """
     began = time.monotonic()
+    age = age_of(min_age_minutes) if delete_after_upload else None
     target = store_with(store, s3_bucket=s3_bucket, s3_prefix=s3_prefix, max_workers=max_workers)
     scan = tasks.scan_source(
         local_path,
@@ -71,19 +71,18 @@ def migrate_to_s3(
     if not dry_run and (delete_after_upload or not plan.unchanged):
         origin = scan.origin
         transfer = Transfer("mltrack-migration-progress", f"Migrating {scan.root}", plan.new_bytes)
-        for batch in plan.batches:
-            part = transfer.share(batch.size_bytes)
-            done.uploaded.append(tasks.upload_batch(batch, origin=origin, progress=part, store=target))
-        done.uploaded = tasks.verify_batches(plan.batches, done.uploaded, origin=origin, store=target)
-        work = tasks.plan_manifests(plan, done.uploaded)
-        done.written += [tasks.write_manifests(runs, origin=origin, store=target) for runs in work.batches]
-        age = timedelta(minutes=min_age_minutes) if delete_after_upload else None
-        done.finished = tasks.finish_migration(work, done.written, delete_older_than=age, store=target)
-        done.deleted += [
-            tasks.delete_local_batch(doomed, origin=origin, store=target)
-            for doomed in done.finished.deletions
-        ]
-        transfer.finish()
+        with shown_if_stopped(plan, done):
+            for batch in plan.batches:
+                part = transfer.share(batch.size_bytes)
+                done.uploaded.append(tasks.upload_batch(batch, origin=origin, progress=part, store=target))
+            done.uploaded = tasks.verify_batches(plan.batches, done.uploaded, origin=origin, store=target)
+            work = tasks.plan_manifests(plan, done.uploaded)
+            for runs in work.batches:
+                done.written.append(tasks.write_manifests(runs, origin=origin, store=target))
+            done.finished = tasks.finish_migration(work, done.written, delete_older_than=age, store=target)
+            for doomed in done.finished.deletions:
+                done.deleted.append(tasks.delete_local_batch(doomed, origin=origin, store=target))
+            transfer.finish()
     return render_migration(plan, done, dry_run=dry_run, seconds=time.monotonic() - began)
 
 

@@ -22,7 +22,7 @@ PACK_SIZE = 8 * MiB
 """[bytes] of one pack, at most: some are in memory at once."""
 BATCH_FILES, BATCH_BYTES = 500, 1024 * MiB
 """What a batch holds, while there are not too many of them."""
-MAX_BATCHES = 30
+MAX_BATCHES = 25
 """Cuts by number of files, and as many by bytes; each batch is a task run, and they stay below 150."""
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from mltrack_tasks.artifacts import create_progress, markdown, plain, show_progr
 from mltrack_tasks.chart import human_bytes
 from mltrack_tasks.errors import FormatError, InvalidInputError, MLTrackError
 from mltrack_tasks.events import PROGRESS, Event, Observe
+from mltrack_tasks.migration.deletion import check_age
 from mltrack_tasks.migration.download import RestorePlan, RestoreReport, report_restore
 from mltrack_tasks.migration.planning import Plan
 from mltrack_tasks.migration.report import MigrationReport, Outcome, figures_of, require_complete, stopped
@@ -24,6 +26,7 @@ __all__ = [
     "Outcome",
     "Share",
     "Transfer",
+    "age_of",
     "check_target",
     "in_container",
     "render_migration",
@@ -91,6 +94,16 @@ class Transfer:
     def finish(self) -> None:
         """Show that all is done."""
         show_progress(self._whole.artifact, *self._whole.state(self._whole.total, time.time()))
+
+
+def age_of(minutes: float) -> timedelta:
+    """Read an age in minutes; InvalidInputError for what is none, as nothing would be too young for it."""
+    try:
+        age = timedelta(minutes=minutes)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInputError(f"min_age_minutes is {minutes!r}: {error}.") from error
+    check_age(age)
+    return age
 
 
 def check_target(local_path: str, *, allow_container: bool) -> None:

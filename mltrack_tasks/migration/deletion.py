@@ -28,7 +28,7 @@ from mltrack_tasks.stores.base import Store
 MIN_AGE = timedelta(hours=1)
 """What changed within this time may still be worked on."""
 UNFINISHED = ("running", "scheduled")
-MAX_BATCHES, FILES_PER_BATCH = 20, 1_000
+MAX_BATCHES, FILES_PER_BATCH = 15, 1_000
 
 
 class RunFiles(NamedTuple):
@@ -97,11 +97,13 @@ def delete_batches(runs: Sequence[RunFiles], places: Mapping[str, Place]) -> lis
     most = max(FILES_PER_BATCH, -(-total // MAX_BATCHES))
     batches: list[DeleteBatch] = []
     current: list[RunFiles] = []
+    held = 0
     for run in runs:
-        if current and sum(len(each.entries) for each in current) + len(run.entries) > most:
+        if current and held + len(run.entries) > most:
             batches.append(DeleteBatch(current, places))
-            current = []
+            current, held = [], 0
         current.append(run)
+        held += len(run.entries)
     return [*batches, DeleteBatch(current, places)] if current else batches
 
 

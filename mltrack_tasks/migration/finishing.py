@@ -11,7 +11,13 @@ from mltrack_tasks import events, migrations
 from mltrack_tasks.errors import ConflictError, IntegrityError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.filetree import FILE, Entry
-from mltrack_tasks.migration.deletion import DeleteBatch, RunFiles, deletable, delete_batches
+from mltrack_tasks.migration.deletion import (
+    DeleteBatch,
+    RunFiles,
+    check_age,
+    deletable,
+    delete_batches,
+)
 from mltrack_tasks.migration.groups import members
 from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.runmanifests import Written
@@ -57,6 +63,8 @@ def finish_migration(
     deleted here, before any is: they stay part of a restore. If another call finished the same migration
     meanwhile, this comes after it.
     """
+    if delete_older_than is not None:
+        check_age(delete_older_than)
     state = _stored(store, work, list(written))
     doomed: list[RunFiles] = []
     if delete_older_than is not None and not state.failed:

@@ -20,7 +20,7 @@ from mltrack_tasks.refs import DataRef
 from mltrack_tasks.stores.base import Store
 
 MANIFEST_FILE = "manifest.json"
-BATCH_FILES, MAX_BATCHES = 5_000, 60
+BATCH_FILES, MAX_BATCHES = 5_000, 50
 """Entries of one batch, and how many batches there are of so many or of so many bytes."""
 _MODE = 0o644
 """Permissions of what was never a file on a disk."""
