@@ -8,6 +8,7 @@ from typing import Literal
 from prefect import flow
 
 from mltrack_tasks import RestoreReport, tasks
+from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.resolve import store_with
 from mltrack_tasks.transfers import check_target, render_restore
 
@@ -25,6 +26,7 @@ def download_from_s3(
     migration: str | None = None,
     layout: Literal["files", "store"] = "files",
     overwrite: bool = False,
+    repoint_artifacts: bool = False,
     allow_container: bool = False,
     max_workers: int | None = None,
     store: str | None = None,
@@ -43,11 +45,15 @@ def download_from_s3(
         migration: Only the folder of this migration.
         layout: `files` as they lay on disk, or a `store` in a directory for work without the bucket.
         overwrite: Replace files that are different here.
+        repoint_artifacts: Make MLflow find its artifacts in this folder. What says where they are is then not
+            as it is stored, so a later restore into this folder needs `overwrite`.
         allow_container: Write into a container's own file system, which goes when it ends.
         max_workers: Requests in flight; by default the store's.
         store: A block's name, `s3://bucket/prefix`, or a directory.
     """
     began = time.monotonic()
+    if repoint_artifacts and layout == "store":
+        raise InvalidInputError("repoint_artifacts is for MLflow's folders, which need layout='files'.")
     check_target(local_path, allow_container=allow_container)
     source = store_with(store, s3_bucket=s3_bucket, s3_prefix=s3_prefix, max_workers=max_workers)
     plan = tasks.plan_restore(
@@ -63,7 +69,7 @@ def download_from_s3(
     done = [
         tasks.restore_batch(batch, local_path, overwrite=overwrite, store=source) for batch in plan.batches
     ]
-    tasks.finish_restore(plan, local_path, store=source)
+    tasks.finish_restore(plan, local_path, repoint_artifacts=repoint_artifacts, store=source)
     return render_restore(plan, done, local_path, seconds=time.monotonic() - began)
 
 

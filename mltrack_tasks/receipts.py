@@ -71,10 +71,14 @@ class Receipt:
     """Digest -> (format, size [bytes]) of files that are blobs of their own."""
     packs: tuple[Pack, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
-    """Path -> digest of the files that were hashed only while they were sent."""
+    """Path -> digest of the files above DEFER_ABOVE, which the batch's record does not tell."""
 
     def __repr__(self) -> str:
         return f"<receipt {self.batch}: {len(self.blobs):,} blobs, {len(self.packs):,} packs>"
+
+    def digests_held(self) -> set[str]:
+        """The blobs and packs that it names."""
+        return {*self.blobs, *(pack.digest for pack in self.packs)}
 
     def places(self) -> dict[str, Place]:
         """Where each file lies, by digest."""

@@ -40,7 +40,8 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("tables.rangefile", "tables.ranges", "tables.admission", "tables.sandbox", "tables.results"),
             *("mlflowdata", "mlflowdata.facts", "mlflowdata.words", "mlflowdata.scalars", "mlflowdata.yamls"),
             *("mlflowdata.textfiles", "mlflowdata.treelayout", "mlflowdata.filestore", "mlflowdata.rows"),
-            *("mlflowdata.rowfacts", "mlflowdata.database", "mlflowdata.history"),
+            *("mlflowdata.rowfacts", "mlflowdata.database", "mlflowdata.history", "mlflowdata.addresses"),
+            *("mlflowdata.repointing", "mlflowdata.repointrows"),
         ),
     ),
     (
@@ -82,6 +83,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "migration.scan",
                 "migration.existing",
                 "migration.state",
+                "migration.references",
                 "migration.planning",
                 "migration.runplan",
             ),
@@ -94,7 +96,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "migration.migrate",
                 "migration.restoring",
             ),
-            *("migration.selecting", "migration.storecopy", "migration.download"),
+            *("migration.selecting", "migration.storecopy", "migration.repoint", "migration.download"),
         ),
     ),
     (

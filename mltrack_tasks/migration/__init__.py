@@ -19,13 +19,12 @@ from mltrack_tasks.migration.runmanifests import write_manifests
 from mltrack_tasks.migration.runplan import plan_manifests
 from mltrack_tasks.migration.scan import scan_source
 from mltrack_tasks.migration.uploading import upload_batch
-from mltrack_tasks.migration.verification import find_faults, verify_batch, verify_batches
+from mltrack_tasks.migration.verification import verify_batch, verify_batches
 
 __all__ = [
     "delete_local_batch",
     "download_from_s3",
     "find_existing",
-    "find_faults",
     "finish_migration",
     "finish_restore",
     "migrate_to_s3",

@@ -48,8 +48,9 @@ def read_databases(
     groups: list[RunGroup] = []
     models: dict[str, str] = {}
     for path, source in sources.items():
-        copy = _copied(source)
-        runs = _runs_in(copy, found, required=path not in found.databases)
+        required = path not in found.databases
+        copy = _copied(source, required=required)
+        runs = None if copy is None else _runs_in(copy, found, required=required)
         if runs is not None:
             copies[path] = str(copy)
             groups += runs[0]
@@ -90,8 +91,8 @@ def _given(backend_db: str | Path) -> Path:
     return path.resolve()
 
 
-def _copied(source: Path) -> Path:
-    """Copy a database into the cache folder -> the copy, in the place of an older one."""
+def _copied(source: Path, *, required: bool) -> Path | None:
+    """Copy a database into the cache folder -> the copy; None, with a warning in the log, if it is none."""
     digest = hashlib.sha256(os.fsencode(source.absolute())).hexdigest()[:32]
     folder = cache_folder() / "databases" / digest
     fresh = folder / f"{os.getpid()}-{time.time_ns()}.db"
@@ -101,7 +102,13 @@ def _copied(source: Path) -> Path:
         for older in folder.glob("*.db"):
             if time.time() - older.stat().st_mtime > 86_400:
                 older.unlink(missing_ok=True)
-    backup(source, fresh)
+    try:
+        backup(source, fresh)
+    except (InvalidInputError, IntegrityError) as error:
+        if required:
+            raise
+        events.logger.warning("kept as a file only: %s", error)
+        return None
     return fresh
 
 

@@ -11,7 +11,7 @@ from mltrack_tasks import events
 from mltrack_tasks.blobs import fault_of
 from mltrack_tasks.errors import InvalidInputError, MLTrackError, TransientError
 from mltrack_tasks.events import Event, Observe, log_event
-from mltrack_tasks.filetree import FILE, FOLDER, Entry, in_order
+from mltrack_tasks.filetree import FILE, FOLDER, Entry, folders_above, in_order
 from mltrack_tasks.localtree import LocalTree
 from mltrack_tasks.manifests import read_manifest
 from mltrack_tasks.migrated import of_run
@@ -21,6 +21,7 @@ from mltrack_tasks.migration.origin import Origin
 from mltrack_tasks.migration.scan import Scan
 from mltrack_tasks.migration.verification import fault_of_pack
 from mltrack_tasks.migrations import MigratedRun
+from mltrack_tasks.mlflowdata.filestore import META
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.receipts import Pack, Place
 from mltrack_tasks.stores.base import Store
@@ -117,16 +118,17 @@ def delete_local_batch(
     once more after it was moved aside; otherwise it gets its name back.
     """
     proven, faults = _proven(store, batch)
+    # All of them before the first deletion: what fails here is tried again, and then finds everything.
+    manifests = [_of_manifest(store, run.run) for run in batch.runs]
     kept: list[Failed] = []
     files = size = done = 0
     with LocalTree(origin.local_path) as tree:
-        for run in batch.runs:
-            inside = _of_manifest(store, run.run)
-            for entry in run.entries:
+        for run, inside in zip(batch.runs, manifests, strict=True):
+            for entry in sorted(run.entries, key=_is_meta):
                 if entry.kind == FOLDER:
                     continue
                 reason = _why_not(entry, run, inside, proven, faults) or tree.delete(entry)
-                if reason:
+                if reason and not _is_gone(tree, entry.path):
                     kept.append(Failed(entry.path, reason))
                 elif entry.kind == FILE:
                     files, size = files + 1, size + entry.size
@@ -135,6 +137,20 @@ def delete_local_batch(
             for folder in reversed(in_order(e for e in run.entries if e.kind == FOLDER)):
                 tree.remove_empty_folder(folder.path)
     return Deleted(files, size, tuple(kept))
+
+
+def _is_gone(tree: LocalTree, path: str) -> bool:
+    """Whether nothing is at a path, in folders that are folders: deleted by a try that failed later."""
+    if tree.stat(path) is not None:
+        return False
+    above = (tree.stat(folder) for folder in folders_above(path))
+    nearest = next((entry for entry in above if entry is not None), None)
+    return nearest is None or nearest.kind == FOLDER
+
+
+def _is_meta(entry: Entry) -> bool:
+    """What makes a folder a run of MLflow goes last: a killed deletion leaves a run to go on with."""
+    return entry.path.endswith(f"/{META}")
 
 
 class _Inside(NamedTuple):

@@ -16,6 +16,7 @@ from mltrack_tasks.filetree import FILE, FOLDER, Entries
 from mltrack_tasks.localtree import LocalTree
 from mltrack_tasks.manifests import read_manifest
 from mltrack_tasks.migration import storecopy
+from mltrack_tasks.migration.repoint import repoint_tree
 from mltrack_tasks.migration.restoring import Portion, Restored, write_portions
 from mltrack_tasks.migration.selecting import (
     check_together,
@@ -33,6 +34,9 @@ from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.files import checked_path, make_folders, os_errors
 
 LAYOUTS = ("files", "store")
+NOTHING_TO_REPOINT = (
+    "repoint_artifacts is for MLflow's folders: with layout='store' none is written. Use layout='files'."
+)
 
 
 class RestorePlan:
@@ -47,6 +51,11 @@ class RestorePlan:
         self.folders = Entries(entry for entry in entries if entry.kind == FOLDER)
         files = [e for batch in self.batches for p in batch.portions for e in p.entries if e.kind == FILE]
         self.files, self.size_bytes = len(files), sum(entry.size for entry in files)
+
+    def paths(self) -> list[str]:
+        """Name the files."""
+        portions = (portion for batch in self.batches for portion in batch.portions)
+        return [entry.path for portion in portions for entry in portion.entries if entry.kind == FILE]
 
     def __repr__(self) -> str:
         return f"<plan to restore {self.files:,} files, {self.size_bytes:,} bytes>"
@@ -102,6 +111,7 @@ def download_from_s3(
     migration: str | None = None,
     layout: str = "files",
     overwrite: bool = False,
+    repoint_artifacts: bool = False,
     observe: Observe = log_event,
 ) -> RestoreReport:
     """Write what a store holds into a folder -> what was written.
@@ -114,12 +124,18 @@ def download_from_s3(
     is not fetched, so the same call again continues. ``layout="store"`` makes the folder a store instead,
     which ``MLTrackStore(path=...)`` opens: with all blobs and records, or those of the chosen runs.
 
+    With ``repoint_artifacts`` the addresses in which MLflow keeps where artifacts lie, and which led into the
+    tree where it was, lead into this folder: in the files of MLflow's stores, and in its databases. These are
+    then other files than the stored ones, so a later restore into this folder needs ``overwrite``.
+
     Raises NotFoundError for an unknown run and
     ConflictError for files that cannot lie in one folder, both before any transfer; ConflictError for a
     different file in the way unless ``overwrite``. Nothing is ever written outside the folder.
     """
     started = time.monotonic()
     checked_path(local_path)
+    if repoint_artifacts and layout == "store":
+        raise InvalidInputError(NOTHING_TO_REPOINT)
     plan = plan_restore(
         store,
         run_ids=run_ids,
@@ -135,7 +151,7 @@ def download_from_s3(
         restore_batch(store, batch, local_path, overwrite=overwrite, observe=observe)
         for batch in plan.batches
     ]
-    finish_restore(store, plan, local_path, observe=observe)
+    finish_restore(store, plan, local_path, repoint_artifacts=repoint_artifacts, observe=observe)
     return report_restore(plan, done, local_path, seconds=time.monotonic() - started)
 
 
@@ -189,14 +205,25 @@ def restore_batch(
 
 
 def finish_restore(
-    store: Store, plan: RestorePlan, local_path: str | Path, *, observe: Observe = log_event
+    store: Store,
+    plan: RestorePlan,
+    local_path: str | Path,
+    *,
+    repoint_artifacts: bool = False,
+    observe: Observe = log_event,
 ) -> None:
     """When all batches are written, set the permissions of folders, and copy the records of a store.
 
-    Folders the deepest first; records after the blobs that they name.
+    Folders the deepest first; records after the blobs that they name. ``repoint_artifacts`` is what
+    ``download_from_s3`` says; done twice, it changes nothing more.
     """
     if plan.records:
+        if repoint_artifacts:
+            raise InvalidInputError(NOTHING_TO_REPOINT)
         storecopy.copy_records(store, plan.records, local_path, observe)
+    if repoint_artifacts and plan.files:
+        with LocalTree(checked_path(local_path)) as tree:
+            repoint_tree(tree, plan.paths())
     if not plan.folders:
         return
     with LocalTree(checked_path(local_path)) as tree:

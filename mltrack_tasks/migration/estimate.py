@@ -40,12 +40,14 @@ def estimate(plan: Plan) -> Estimate:
     for batch in plan.batches:
         blobs += len(batch.single()) - len(batch.listing.found)
         packs += sum(1 for _ in packs_of(batch.packed()))
+    there = sum(size for batch in plan.batches for _, size in batch.listing.found.values())
+    new = plan.new_bytes - there
     runs = 0 if plan.unchanged else len(plan.scan.groups)
     # A batch: its record, its receipt, a look for deletions. A pack: a pin. A run: log entry, manifest, view.
     requests = 6 + blobs + 3 * len(plan.batches) + 2 * packs + 3 * runs
     return Estimate(
         requests=requests,
         request_cost=requests * PUT_PRICE,
-        monthly_cost=plan.new_bytes * STORAGE_PRICE,
-        seconds=requests * REQUEST_TIME / WORKERS + plan.new_bytes / LINE,
+        monthly_cost=new * STORAGE_PRICE,
+        seconds=requests * REQUEST_TIME / WORKERS + new / LINE,
     )

@@ -23,7 +23,7 @@ from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.runmanifests import Written
 from mltrack_tasks.migration.runplan import RunPlan
 from mltrack_tasks.migration.state import (
-    latest_manifest,
+    OvertakenError,
     latest_number,
     merged,
     places_in,
@@ -60,8 +60,8 @@ def finish_migration(
     """Write the manifest of a finished state, last of all -> the one that holds now.
 
     What equals the last one is that one. With ``delete_older_than`` it also lists the files that may be
-    deleted here, before any is: they stay part of a restore. If another call finished the same migration
-    meanwhile, this comes after it.
+    deleted here, before any is: they stay part of a restore. Raises ConflictError if another call has
+    finished a state of the same migration since this one was planned: what it found may be older.
     """
     if delete_older_than is not None:
         check_age(delete_older_than)
@@ -139,33 +139,36 @@ def _proven_places(
 
 
 def _written(store: Store, work: RunPlan, state: _State, removing: Sequence[Entry]) -> MigrationManifest:
-    migration = work.scan.migration
-    while True:
-        previous = latest_manifest(store, migration)
-        listed = (*previous.tree, *previous.removed) if previous else ()
-        removed = _removed(store, previous, state.entries, removing)
-        manifest = MigrationManifest(
-            migration=migration,
-            number=latest_number(store, migration) + 1,
-            source=work.scan.source,
-            tree=write_tree(store, state.entries, listed, migration),
-            removed=write_tree(store, removed, listed, migration),
-            runs=tuple(sorted(state.runs)),
-            receipts=_receipts(previous, work.receipts),
-            files=sum(entry.kind == FILE for entry in state.entries),
-            size_bytes=sum(entry.size for entry in state.entries),
-            left_out=tuple(
-                dict.fromkeys((*work.scan.left_out, *((path, reason) for path, reason in state.failed)))
-            ),
-        )
-        if previous and _is_same(previous, manifest):
-            return previous
-        key = migrations.manifest_key(migration, manifest.number)
-        try:
-            create_record(store, key, manifest.to_content(), what=f"The migration {migration!r}")
-        except ConflictError:
-            continue  # another call finished this very number: ours is the state after it
-        return manifest
+    migration, previous = work.scan.migration, work.previous
+    before = previous.number if previous else 0
+    listed = (*previous.tree, *previous.removed) if previous else ()
+    removed = _removed(store, previous, state.entries, removing)
+    manifest = MigrationManifest(
+        migration=migration,
+        number=before + 1,
+        source=work.scan.source,
+        tree=write_tree(store, state.entries, listed, migration),
+        removed=write_tree(store, removed, listed, migration),
+        runs=tuple(sorted(state.runs)),
+        receipts=_receipts(previous, work.receipts),
+        files=sum(entry.kind == FILE for entry in state.entries),
+        size_bytes=sum(entry.size for entry in state.entries),
+        left_out=tuple(dict.fromkeys((*work.scan.left_out, *map(_plain, state.failed)))),
+    )
+    if previous and _is_same(previous, manifest):
+        return previous
+    key = migrations.manifest_key(migration, manifest.number)
+    try:
+        create_record(store, key, manifest.to_content(), what=f"The migration {migration!r}")
+    except ConflictError as error:
+        raise OvertakenError(migration) from error
+    if removing and latest_number(store, migration) != manifest.number:
+        raise OvertakenError(migration)  # this very state, of a call before, is not the newest any more
+    return manifest
+
+
+def _plain(failure: Failed) -> tuple[str, str]:
+    return failure.path, failure.reason
 
 
 def _receipts(previous: MigrationManifest | None, new: Collection[str]) -> tuple[str, ...]:
@@ -173,7 +176,9 @@ def _receipts(previous: MigrationManifest | None, new: Collection[str]) -> tuple
 
 
 def _is_same(one: MigrationManifest, other: MigrationManifest) -> bool:
-    """Whether two states are one: the receipts of the earlier then name all that there is."""
+    """Whether two states are one, and the earlier lists all receipts of the later."""
+    if not set(other.receipts) <= set(one.receipts):
+        return False
     plain = (replace(each, number=1, receipts=()).to_content() for each in (one, other))
     return same_content(*plain)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -74,9 +73,9 @@ class HashCache:
             filled += [_with_digest(entry, known.get(sort_key(entry.path))) for entry in chunk]
         return filled
 
-    def keep(self, entries: Iterable[Entry]) -> None:
-        """Remember the digests of files that were just read, but for those that changed a moment ago."""
-        settled = time.time_ns() - SETTLED
+    def keep(self, entries: Iterable[Entry], since: int) -> None:
+        """Remember digests of files read after ``since`` [ns], but for those that had just changed."""
+        settled = since - SETTLED
         rows = [
             (sort_key(e.path), e.size, e.mtime_ns, e.ctime_ns, e.inode, bytes.fromhex(e.digest))
             for e in entries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import BinaryIO, NamedTuple
@@ -54,9 +55,10 @@ def hash_entries(
     found = Hashed([], [], {})
     total, done, room = sum(entry.size for entry in entries), 0, KEPT
     for start in range(0, len(entries), _CHUNK):
+        began = time.time_ns()
         chunk = cache.fill(entries[start : start + _CHUNK])
         read = _read_missing(tree, chunk, everything)
-        cache.keep([answer.entry for answer in read.values() if isinstance(answer, _Read)])
+        cache.keep([answer.entry for answer in read.values() if isinstance(answer, _Read)], began)
         for entry in chunk:
             answer = read.get(entry.path, _Read(entry))
             done += entry.size

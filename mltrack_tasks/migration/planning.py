@@ -14,12 +14,13 @@ from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.hashing import Failed, hash_entries
 from mltrack_tasks.migration.scan import Scan
 from mltrack_tasks.migration.state import (
-    known_parts,
+    has_receipts,
     latest_manifest,
     merged,
     places_in,
     read_receipts,
     read_tree,
+    tree_refs,
 )
 from mltrack_tasks.migrations import MigrationManifest
 from mltrack_tasks.plan import Batch, batches_of, inlined, singles_of, to_send
@@ -68,11 +69,6 @@ class Plan:
         return sum(len(batch.files) for batch in self.batches)
 
     @property
-    def present_files(self) -> int:
-        """Files in batches that the store was seen to have already, as blobs of somebody else's."""
-        return sum(len(batch.listing.found) for batch in self.batches)
-
-    @property
     def new_bytes(self) -> int:
         """Bytes of the files in batches."""
         return sum(batch.size_bytes for batch in self.batches)
@@ -107,7 +103,11 @@ def plan_migration(
     read = entries
     if previous is not None:
         entries = _with_older(store, read, [*failed, *scan.left_out], previous)
-        if not failed and _is_unchanged(scan, entries, previous):
+        if (
+            not failed
+            and _is_unchanged(scan, entries, previous)
+            and has_receipts(store, previous.migration, previous.receipts)
+        ):
             return Plan(scan, entries, previous=previous, batches=(), unchanged=True)
         known = places_in(read_receipts(store, previous.migration, previous.receipts))
     present = {entry.path for entry in entries}
@@ -165,7 +165,7 @@ def _is_unchanged(scan: Scan, entries: Sequence[Entry], previous: MigrationManif
     known = {run.run_id for run in previous.runs}
     if previous.left_out != scan.left_out or not known.issuperset(group.run_id for group in scan.groups):
         return False
-    return previous.tree == tuple(ref for ref, _ in known_parts(entries))
+    return previous.tree == tree_refs(entries)
 
 
 def _removed_paths(store: Store, previous: MigrationManifest | None) -> frozenset[str]:

@@ -20,7 +20,7 @@ from mltrack_tasks.migration.groups import DIRECTORY, MLFLOW, RunGroup
 from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.mlflowruns import Experiments, described, facts_of, speaks
 from mltrack_tasks.migration.origin import Origin, SourceTree
-from mltrack_tasks.migration.state import write_tree
+from mltrack_tasks.migration.state import OvertakenError, latest_number, write_tree
 from mltrack_tasks.migrations import MigratedRun
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.plan import inlined
@@ -41,8 +41,8 @@ class RunWork(NamedTuple):
     signature: str
     places: Mapping[str, Place]
     """Digest -> where the files lie that were sent."""
-    revises: bool
-    """Whether an earlier migration wrote it, so that this is a revision."""
+    revision: int
+    """What the last manifest of the migration lists; 0 if the run is new to it."""
 
 
 class Written:
@@ -60,15 +60,17 @@ class Written:
 class RunBatch:
     """A slice of the runs: what one task run writes. Not a dataclass: Prefect would walk through it."""
 
-    __slots__ = ("around", "bodies", "runs")
+    __slots__ = ("around", "bodies", "number", "runs")
 
     def __init__(
         self,
         runs: Sequence[RunWork],
         around: Mapping[str, Sequence[Entry]],
         bodies: Mapping[str, bytes] = MappingProxyType({}),
+        number: int = 0,
     ) -> None:
-        self.runs = tuple(runs)
+        self.runs, self.number = tuple(runs), number
+        """``number``: of the migration's last manifest when this was planned."""
         mine = (entry.digest for run in self.runs for entry in run.entries)
         self.bodies = {digest: bodies[digest] for digest in mine if digest in bodies}
         """Digest -> bytes of files that were read when they were hashed."""
@@ -92,7 +94,7 @@ def write_manifests(
     failed: list[Failed] = []
     with origin.open() as tree:
         read = partial(_read, tree, batch.bodies)
-        maker = _Maker(store, read, Experiments(batch.around, read), origin.migration)
+        maker = _Maker(store, read, Experiments(batch.around, read), origin.migration, batch.number)
         prepared = map(maker.prepare, batch.runs)  # here: threads would only take turns at that
         answers = map_ordered(maker.write, prepared, store.max_workers)
         for number, answer in enumerate(answers, start=1):
@@ -115,9 +117,11 @@ class _Prepared(NamedTuple):
 class _Maker:
     """Makes the manifests of one folder's runs, and writes them in several threads."""
 
-    def __init__(self, store: Store, read: Any, experiments: Experiments, migration: str) -> None:
+    def __init__(
+        self, store: Store, read: Any, experiments: Experiments, migration: str, number: int
+    ) -> None:
         self._store, self._read, self._experiments = store, read, experiments
-        self._migration = migration
+        self._migration, self._number = migration, number
 
     def prepare(self, work: RunWork) -> _Prepared | Failed:
         """Read what a run's manifest is made of."""
@@ -132,25 +136,38 @@ class _Maker:
             return prepared
         work = prepared.work
         try:
-            stored = self._stored(prepared.manifest, revises=work.revises)
+            stored = self._stored(prepared.manifest, work.revision)
+        except OvertakenError:
+            raise
         except ConflictError as error:
             return _failed(work, error)
         return MigratedRun(stored.run_id, stored.revision, work.signature, work.group.folders)
 
-    def _stored(self, manifest: RunManifest, *, revises: bool) -> RunManifest:
+    def _stored(self, manifest: RunManifest, known: int) -> RunManifest:
         run_id = manifest.run_id
+        if known:
+            self._require_ours(self._current(run_id), manifest, known)
         try:
-            stored = write_manifest(self._store, manifest, revise=revises, observe=_ignore)
+            stored = write_manifest(self._store, manifest, revise=known > 0, observe=_ignore)
             if stored.created or latest_revision(self._store, run_id) == stored.revision:
                 return stored
             # What calls that died have written since is not the current state of the folder.
+            self._require_ours(self._current(run_id), manifest, known)
             return write_manifest(self._store, manifest, revise=True, observe=_ignore)
         except ConflictError:
-            there = read_manifest(self._store, run_id, latest_revision(self._store, run_id))
-            self._require_ours(there, manifest)
+            self._require_ours(self._current(run_id), manifest, known)
             return write_manifest(self._store, manifest, revise=True, observe=_ignore)
 
-    def _require_ours(self, there: RunManifest, manifest: RunManifest) -> None:
+    def _current(self, run_id: str) -> RunManifest | None:
+        latest = latest_revision(self._store, run_id)
+        return read_manifest(self._store, run_id, latest) if latest else None
+
+    def _require_ours(self, there: RunManifest | None, manifest: RunManifest, revision: int) -> None:
+        """Refuse to revise what somebody else wrote, or another call of this migration that has finished."""
+        if there is None:
+            return
+        if there.revision != revision and latest_number(self._store, self._migration) != self._number:
+            raise OvertakenError(self._migration)
         known = of_run(there, what=f"The manifest of {there.run_id!r} in {self._store.location}")
         ours = of_run(manifest, what="The manifest")
         if known is None or ours is None or (known.kind, known.migration) != (ours.kind, ours.migration):

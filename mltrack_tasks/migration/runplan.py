@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from mltrack_tasks.filetree import FILE, Entries, Entry
 from mltrack_tasks.migrated import signature
-from mltrack_tasks.migration.groups import MLFLOW, members, touched_by
+from mltrack_tasks.migration.groups import MLFLOW, RunGroup, members, touched_by
 from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.mlflowruns import surrounds
 from mltrack_tasks.migration.planning import Plan
@@ -14,6 +14,7 @@ from mltrack_tasks.migration.runmanifests import RunBatch, RunWork
 from mltrack_tasks.migration.state import places_in
 from mltrack_tasks.migration.uploading import Uploaded
 from mltrack_tasks.migrations import MigratedRun
+from mltrack_tasks.plan import inlined
 from mltrack_tasks.receipts import Place
 
 MAX_BATCHES, RUNS_PER_BATCH = 30, 100
@@ -63,20 +64,28 @@ def plan_manifests(plan: Plan, uploaded: Sequence[Uploaded]) -> RunPlan:
     staying = touched_by({failure.path for failure in failed} | plan.removed, groups)
     kept: list[MigratedRun] = []
     work: list[RunWork] = []
+    around = _around({group.experiment for group in groups if _is_of_files(group)}, entries)
     for group, files in zip(groups, members(entries, groups), strict=True):
         stored = known.pop(group.run_id, None)
-        sign = signature(files, group.facts_json)
-        stays = not staying.isdisjoint(group.folders)
+        sign = signature([*around.get(group.experiment, ()), *files], group.facts_json)
+        stays = not staying.isdisjoint(group.folders) or not _is_whole(files, places)
         if stored is not None and (stays or stored.signature == sign):
             kept.append(stored)
         elif not stays:
             lying = {e.digest: places[e.digest] for e in files if e.digest in places}
-            work.append(RunWork(group, tuple(files), sign, lying, stored is not None))
+            work.append(RunWork(group, tuple(files), sign, lying, stored.revision if stored else 0))
     kept += known.values()
     receipts = [item.receipt.batch for item in batches]
-    return RunPlan(
-        plan, entries, failed, kept, _in_batches(work, entries, plan.bodies), places, receipts, staying
-    )
+    return RunPlan(plan, entries, failed, kept, _in_batches(plan, work, around), places, receipts, staying)
+
+
+def _is_whole(files: Sequence[Entry], places: Mapping[str, Place]) -> bool:
+    """Whether the bytes of all files of a run are stored, or will stand in its manifest.
+
+    They are not if an equal file of another run was to be sent for both, and could not be.
+    """
+    inside = inlined(files)
+    return all(e.kind != FILE or e.digest in inside or e.digest in places for e in files)
 
 
 def _with_digests(plan: Plan, uploaded: Sequence[Uploaded]) -> tuple[list[Entry], list[Failed]]:
@@ -95,18 +104,20 @@ def _with_digests(plan: Plan, uploaded: Sequence[Uploaded]) -> tuple[list[Entry]
     return [e for e in entries if e.kind != FILE or (e.digest and e.path not in lost)], failed
 
 
-def _in_batches(
-    work: Sequence[RunWork], entries: Sequence[Entry], bodies: Mapping[str, bytes]
-) -> list[RunBatch]:
+def _in_batches(plan: Plan, work: Sequence[RunWork], around: Mapping[str, Sequence[Entry]]) -> list[RunBatch]:
+    number = plan.previous.number if plan.previous else 0
     size = max(RUNS_PER_BATCH, -(-len(work) // MAX_BATCHES))
     slices = [work[start : start + size] for start in range(0, len(work), size)]
-    wanted = {run.group.experiment for run in work if run.group.kind == MLFLOW and run.group.facts is None}
-    around = _around(wanted, entries)
-    needed = ({run.group.experiment for run in runs} & wanted for runs in slices)
+    needed = ({run.group.experiment for run in runs} & around.keys() for runs in slices)
     return [
-        RunBatch(runs, {folder: around[folder] for folder in each}, bodies)
+        RunBatch(runs, {folder: around[folder] for folder in each}, plan.bodies, number)
         for runs, each in zip(slices, needed, strict=True)
     ]
+
+
+def _is_of_files(group: RunGroup) -> bool:
+    """Whether files around the run tell of its experiment, rather than a database."""
+    return group.kind == MLFLOW and group.facts is None
 
 
 def _around(experiments: Collection[str], entries: Sequence[Entry]) -> dict[str, list[Entry]]:

@@ -66,8 +66,9 @@ def scan_source(
 
     ``name`` names the migration, in which later calls recognise the same folder; by default it follows from
     this host and the folder's path. ``include`` and ``exclude`` are patterns such as ``*.csv`` or
-    ``old/*``, matched with the whole relative path, where ``*`` also takes ``/``. ``run_id`` makes a folder
-    that is not MLflow's one run; without it each folder on top is a run.
+    ``old/*``, matched with the whole relative path, where ``*`` also takes ``/``; what they leave out is not
+    part of the state that is stored, also if an earlier one had it. ``run_id`` makes a folder that is not
+    MLflow's one run; without it each folder on top is a run.
 
     ``backend_db`` is the SQLite database of MLflow, if it is neither in the folder nor, as ``mlflow.db``,
     beside it. A database is copied by SQLite's own means, so one that is in use is kept as of one moment.
@@ -89,6 +90,7 @@ def scan_source(
                 + (" that match include and exclude" if include or exclude else "")
                 + ". Check the path; allow_empty=True accepts an empty folder."
             )
+        left_out = [item for item in found.left_out if _matches(item[0], include, exclude)]
         layout = layout_of([entry.path for entry in entries if entry.kind == FILE])
         known = read_databases(tree.root, entries, layout, backend_db)
         models = {**model_runs(tree, entries, layout), **known.models}
@@ -96,7 +98,7 @@ def scan_source(
         migration = name or default_name(tree.root)
         folder_of(migration)
         origin = Origin(str(tree.root), migration, known.copies)
-        return Scan(origin, source, Entries(known.entries), with_models(groups, models), found.left_out)
+        return Scan(origin, source, Entries(known.entries), with_models(groups, models), left_out)
 
 
 def find_folder(local_path: str | Path) -> Path:

@@ -96,10 +96,7 @@ def _send_pack(way: Way, filled: tuple[bytearray, dict[str, tuple[int, int]]]) -
 
 
 def _send_small(way: Way, listing: Listing, entry: Entry) -> Sent | Failed:
-    """One file that fits into memory. What a listing named with its size is there, and not even read."""
-    known = listing.find(entry.digest)
-    if known is not None and known[1] == entry.size:
-        return Sent(entry, known[0], created=False)
+    """One file that fits into memory. What a listing named is looked at: its bytes may be others."""
     try:
         body = way.tree.read(entry)
         source = BytesSource(body)
@@ -107,7 +104,7 @@ def _send_small(way: Way, listing: Listing, entry: Entry) -> Sent | Failed:
             raise changed(entry.path)
     except MLTrackError as error:
         return Failed(entry.path, str(error))
-    ask = None if known is not None else not listing.covers(entry.digest)
+    ask = listing.find(entry.digest) is not None or not listing.covers(entry.digest)
     return _send(way, entry, source, io.BytesIO(body), ask=ask)
 
 

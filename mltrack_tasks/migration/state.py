@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from mltrack_tasks import events, layout, migrations
 from mltrack_tasks.blobs import read_blob
 from mltrack_tasks.deletions import hold
 from mltrack_tasks.digest import sha256_hex
-from mltrack_tasks.errors import IntegrityError, NotFoundError
+from mltrack_tasks.errors import ConflictError, IntegrityError, NotFoundError
 from mltrack_tasks.events import Event
 from mltrack_tasks.filetree import (
     FOLDER,
@@ -24,9 +25,20 @@ from mltrack_tasks.filetree import (
 from mltrack_tasks.migrations import MigrationManifest, PartRef
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.receipts import Place, Receipt
+from mltrack_tasks.records import Record
 from mltrack_tasks.recordstore import read_record
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.values import write_value
+
+
+class OvertakenError(ConflictError):
+    """Another call has finished a state of the same migration since this one was planned."""
+
+    def __init__(self, migration: str) -> None:
+        super().__init__(
+            f"Another call has finished a state of the migration {migration!r} since this one was planned, "
+            "and it may be newer. Run the same call again: what was sent is not sent again."
+        )
 
 
 def latest_number(store: Store, migration: str) -> int:
@@ -38,14 +50,18 @@ def latest_number(store: Store, migration: str) -> int:
 def latest_manifest(store: Store, migration: str) -> MigrationManifest | None:
     """Read the newest manifest of a migration, or None if there is none.
 
-    One that is damaged is passed over with a warning in the log, as if it had not been written yet.
+    Raises IntegrityError if it is damaged. It is not passed over: it alone may list what was deleted locally.
     """
-    for number in range(latest_number(store, migration), 0, -1):
-        try:
-            return read_manifest(store, migration, number)
-        except (IntegrityError, NotFoundError) as error:
-            events.logger.warning("left out: %s", error)
-    return None
+    number = latest_number(store, migration)
+    if number == 0:
+        return None
+    try:
+        return read_manifest(store, migration, number)
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"{error} It is the newest of the migration {migration!r}. Restore it from a copy or an older "
+            "object version; if there is none, remove it: then the state before it counts."
+        ) from error
 
 
 def read_manifest(store: Store, migration: str, number: int) -> MigrationManifest:
@@ -66,26 +82,31 @@ def list_migrations(store: Store) -> list[str]:
     return sorted({place[0] for place in places if place is not None})
 
 
-def known_parts(entries: Sequence[Entry]) -> list[tuple[PartRef, bytes]]:
-    """Encode a tree -> the references of its parts, and their bytes."""
-    parts = []
+def encoded(entries: Sequence[Entry]) -> Iterator[tuple[PartRef, bytes]]:
+    """Encode a tree, part by part -> the references of the parts, and their bytes."""
     for part in parts_of(entries):
         body = encode_part(part)
-        parts.append((PartRef(sha256_hex(body), len(body), len(part)), body))
-    return parts
+        yield PartRef(sha256_hex(body), len(body), len(part)), body
+
+
+def tree_refs(entries: Sequence[Entry]) -> tuple[PartRef, ...]:
+    """What the parts of a tree would be called."""
+    return tuple(ref for ref, _ in encoded(entries))
 
 
 def write_tree(
     store: Store, entries: Sequence[Entry], known: Iterable[PartRef], migration: str
 ) -> tuple[PartRef, ...]:
     """Store a tree in parts -> their references; those that are ``known`` to be listed are not sent again."""
-    there = set(known)
-    parts = known_parts(entries)
-    missing = [body for ref, body in parts if ref not in there]
-    writers = [partial(write_value, store, body, "tree") for body in missing]
+    there, refs = set(known), []
+    writers = []
+    for ref, body in encoded(entries):
+        refs.append(ref)
+        if ref not in there:
+            writers.append(partial(write_value, store, body, "tree"))
     if writers:
         hold(store, writers, lambda digest: layout.migration_pin_key(digest, migration), observe=_ignore)
-    return tuple(ref for ref, _ in parts)
+    return tuple(refs)
 
 
 def read_tree(store: Store, parts: Sequence[PartRef], what: str) -> list[Entry]:
@@ -117,6 +138,12 @@ def read_receipts(store: Store, migration: str, batches: Sequence[str]) -> list[
     return list(found.values())
 
 
+def has_receipts(store: Store, migration: str, batches: Collection[str]) -> bool:
+    """Whether all these receipts are there, by one LIST."""
+    keys = _keys(store, migrations.receipts_folder(migration))
+    return set(batches) <= {batch for key in keys if (batch := migrations.parse_receipt_key(key))}
+
+
 def places_in(receipts: Iterable[Receipt]) -> dict[str, Place]:
     """Where files lie, by their digests."""
     places: dict[str, Place] = {}
@@ -128,21 +155,27 @@ def places_in(receipts: Iterable[Receipt]) -> dict[str, Place]:
     return places
 
 
-def find_receipt(store: Store, migration: str, batch: str) -> Receipt | None:
-    """Read a batch's receipt, or None if there is none."""
-    try:
-        return _read_receipt(store, migration, batch)
-    except NotFoundError:
-        return None
-
-
-def _read_receipt(store: Store, migration: str, batch: str) -> Receipt:
+def find_receipt(
+    store: Store, migration: str, batch: str, *, max_age: timedelta | None = None
+) -> Receipt | None:
+    """Read a batch's receipt, or None if there is none, or it is older than ``max_age``."""
     key = migrations.receipt_key(migration, batch)
     what = f"{key} in {store.location}"
-    receipt = Receipt.from_record(read_record(store, key), what=what)
+    try:
+        record = read_record(store, key)
+    except NotFoundError:
+        return None
+    if max_age is not None and is_older(record, max_age):
+        return None
+    receipt = Receipt.from_record(record, what=what)
     if receipt.batch != batch:
         raise IntegrityError(f"{what} is the receipt of another batch.")
     return receipt
+
+
+def is_older(record: Record, age: timedelta) -> bool:
+    """Whether a record was written longer ago than this, by its writer's clock."""
+    return datetime.now(UTC) - record.stored_at > age
 
 
 def _read_part(store: Store, part: PartRef) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,8 @@ _Blob = tuple[str, str, int]
 
 def everything(store: Store) -> tuple[list[Portion], list[str]]:
     """All blobs of a store as files under their keys, and the keys of its records."""
+    # Records first: of one that is written meanwhile the blobs may be listed, and it is not.
+    records = [stat.key for prefix in RECORDS for stat in store.list(prefix)]
     blobs: list[_Blob] = []
     beside: list[str] = []
     for stat in store.list(layout.BLOBS):
@@ -38,7 +41,6 @@ def everything(store: Store) -> tuple[list[Portion], list[str]]:
             blobs.append((*place, stat.size))
         else:
             beside.append(stat.key)
-    records = [stat.key for prefix in RECORDS for stat in store.list(prefix)]
     return _portions(blobs), [*beside, *records]
 
 
@@ -60,6 +62,7 @@ def copy_records(store: Store, keys: Iterable[str], local_path: str | Path, obse
     Raises ConflictError if a record there is another.
     """
     target = GuardedStore(DirectoryStore(local_path))
+    os.sync()  # the blobs, which were written as files: a record must not survive a power cut without them
     wanted = list(keys)
     for number, _ in enumerate(
         map_ordered(partial(_copy, store, target), wanted, store.max_workers), start=1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from mltrack_tasks import canonical, events
+from mltrack_tasks import canonical, events, layout
 from mltrack_tasks.deletions import outlast
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.events import Event, Observe, log_event
@@ -14,12 +17,16 @@ from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.hashing import Failed, hash_entries
 from mltrack_tasks.migration.origin import Origin
 from mltrack_tasks.migration.sending import Sent, Way, send_packs, send_singles
-from mltrack_tasks.migration.state import find_receipt
+from mltrack_tasks.migration.state import find_receipt, is_older
 from mltrack_tasks.migrations import batch_key, receipt_key
 from mltrack_tasks.plan import Batch, Listing
 from mltrack_tasks.receipts import DEFER_ABOVE, Pack, Receipt, batch_content, batch_id
-from mltrack_tasks.recordstore import create_if_absent
+from mltrack_tasks.recordstore import create_if_absent, read_record, same_content
 from mltrack_tasks.stores.base import Store
+
+RELIABLE = timedelta(days=20)
+"""Age up to which a receipt that no manifest lists is relied on: a collector takes none younger than 30 days,
+and that leaves time to finish."""
 
 
 class Uploaded:
@@ -52,16 +59,17 @@ def upload_batch(
 ) -> Uploaded:
     """Make sure that the store has a batch's files -> the receipt, and what could not be read.
 
-    A batch that has its receipt is not sent again, unless a large file has other bytes by now, and a blob
-    that was seen when it was planned is taken to be there (``verify_batch`` comes after), unless
-    ``trust=False``. Its record is written before its blobs, so that a garbage collection that begins
-    meanwhile sees what they are for. A file that cannot be read, or is not the one that was found any more,
-    is left out and named. Errors of the store are raised; the same call again goes on where it stopped.
+    A batch that has its receipt is not sent again, unless a large file has other bytes by now, or the receipt
+    is so old that a collector may take it, or with ``trust=False``. Its record is written before its blobs,
+    so that a garbage collection that begins meanwhile sees what they are for. A file that cannot be read, or
+    is not the one that was found any more, is left out and named. Errors of the store are raised; the same
+    call again goes on where it stopped.
     """
-    done = find_receipt(store, origin.migration, batch.id) if trust else None
-    if done is not None and _is_of(done, batch, origin, observe):
+    done = find_receipt(store, origin.migration, batch.id, max_age=RELIABLE) if trust else None
+    if done is not None and _is_of(done, batch, origin, observe) and not outlast(store, done.digests_held()):
         return Uploaded(done)
-    create_if_absent(store, batch_key(origin.migration, batch.id), batch_content(batch.files, batch.pack))
+    _flag(store, origin.migration, batch)
+    began = time.time_ns()
     with origin.open() as tree, HashCache(tree.root) as cache:
         work = _Work(Way(store, tree, origin.migration), batch, observe)
         singles, packed = batch.single(), batch.packed()
@@ -69,7 +77,7 @@ def upload_batch(
         while threatened := outlast(store, work.digests()):
             taken = [entry for entry in singles if work.digest_of(entry) in threatened]
             work.send(taken, packed if threatened & set(work.packs) else [], Listing())
-        cache.keep(work.hashed())
+        cache.keep(work.hashed(), began)
     receipt = _keep(store, origin.migration, work.receipt())
     return Uploaded(receipt, tuple(work.failed.values()), len(work.created), sum(work.created.values()))
 
@@ -82,14 +90,26 @@ def _is_of(receipt: Receipt, batch: Batch, origin: Origin, observe: Observe) -> 
     return not found.failed and all(receipt.digests.get(e.path) == e.digest for e in found.entries)
 
 
+def _flag(store: Store, migration: str, batch: Batch) -> None:
+    """Write the record of a batch, before its blobs; anew if it is so old that a collector may take it."""
+    key, content = batch_key(migration, batch.id), batch_content(batch.files, batch.pack)
+    if not create_if_absent(store, key, content) and is_older(read_record(store, key), RELIABLE):
+        create_if_absent(store, batch_key(migration, _renewed(content)), content)
+
+
+def _renewed(content: Mapping[str, Any]) -> str:
+    """Another id for a record of today."""
+    return sha256_hex(canonical.dumps([layout.utc_day(datetime.now(UTC)), content]))[:32]
+
+
 def _keep(store: Store, migration: str, receipt: Receipt) -> Receipt:
-    """Write a receipt -> it, under another id if there is one of other bytes of large files."""
+    """Write a receipt -> it; under another id if the one there is old, or of other bytes of large files."""
     if create_if_absent(store, receipt_key(migration, receipt.batch), receipt.to_content()):
         return receipt
-    there = find_receipt(store, migration, receipt.batch)
-    if there is not None and there.digests == receipt.digests:
+    there = find_receipt(store, migration, receipt.batch, max_age=RELIABLE)
+    if there is not None and same_content(there.to_content(), receipt.to_content()):
         return receipt
-    own = sha256_hex(canonical.dumps(receipt.to_content()))[:32]
+    own = _renewed(receipt.to_content())
     create_if_absent(store, receipt_key(migration, own), {**receipt.to_content(), "batch": own})
     return replace(receipt, batch=own)
 
@@ -119,6 +139,7 @@ class _Work:
         for sent in send_singles(self._way, singles, listing):
             if isinstance(sent, Failed):
                 self.failed[sent.path] = sent
+                self._sent.pop(sent.path, None)  # it was there, was taken, and could not be sent again
                 continue
             self._sent[sent.entry.path] = sent
             self._count(sent.entry.digest, sent.entry.size, sent.created)

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
-from mltrack_tasks import events
-from mltrack_tasks.blobs import fault_of, read_blob
+from mltrack_tasks import events, layout
+from mltrack_tasks.blobs import read_blob
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import ArchivedError, IntegrityError, NotFoundError, TransientError
 from mltrack_tasks.events import Event, Observe, log_event
-from mltrack_tasks.migration.existing import find_existing
+from mltrack_tasks.migration.existing import find_missing
 from mltrack_tasks.migration.origin import Origin
 from mltrack_tasks.migration.uploading import Uploaded, upload_batch
-from mltrack_tasks.parallel import map_ordered
-from mltrack_tasks.plan import Batch, Found
+from mltrack_tasks.plan import Batch
 from mltrack_tasks.receipts import Pack, Receipt
 from mltrack_tasks.stores.base import Store
 
 _TRIES = 3
-Faults = dict[str, str]
-"""Digest of a blob -> what is wrong with it."""
 
 
 def verify_batch(
@@ -43,16 +39,15 @@ def verify_batches(
 ) -> list[Uploaded]:
     """Verify all that was sent by one LIST, or by HEADs where that is less; what is gone is sent again.
 
-    Each blob was accepted with its SHA-256 when it was sent, so its presence and size are looked at; what
-    a deletion of local files goes by is ``find_faults``. Raises TransientError if blobs keep disappearing.
+    Each blob was accepted with its SHA-256 when it was sent, or judged by what the store keeps of it, so
+    presence and size are looked at. Raises TransientError if blobs keep disappearing.
     """
     done = list(sent)
     suspects = list(range(len(done)))
     for _ in range(_TRIES):
-        there = find_existing(
-            store, {digest for number in suspects for digest in _sizes(done[number].receipt)}
-        )
-        suspects = [number for number in suspects if not _agrees(_sizes(done[number].receipt), there)]
+        wanted = {blob: size for n in suspects for blob, size in _sizes(done[n].receipt).items()}
+        missing = find_missing(store, wanted)
+        suspects = [number for number in suspects if not missing.isdisjoint(_sizes(done[number].receipt))]
         details = {"done": len(done) - len(suspects), "total": len(done), "unit": "batches"}
         observe(Event(events.PROGRESS, "verifying", details))
         if not suspects:
@@ -63,41 +58,15 @@ def verify_batches(
     raise TransientError(f"Blobs disappear from {store.location} while they are written. Try again.")
 
 
-def find_faults(store: Store, receipt: Receipt, *, observe: Observe = log_event) -> Faults:
-    """Look at the bytes of all that a receipt names -> what is wrong with which blob; empty if all is well.
-
-    By the SHA-256 that the store keeps, or by reading where it keeps none; each pack is read, and every file
-    in it hashed.
-    """
-    faults: Faults = {}
-    for pack in receipt.packs:
-        if fault := fault_of_pack(store, pack):
-            faults[pack.digest] = fault
-    items = [(digest, format, size) for digest, (format, size) in receipt.blobs.items()]
-    answers = map_ordered(partial(_fault_of_blob, store), items, store.max_workers)
-    for number, ((digest, _, _), fault) in enumerate(zip(items, answers, strict=True), start=1):
-        if fault:
-            faults[digest] = fault
-        details = {"done": number, "total": len(items), "unit": "blobs"}
-        observe(Event(events.PROGRESS, "verifying", details))
-    return faults
-
-
-def _sizes(receipt: Receipt) -> dict[str, int]:
-    sizes = {digest: size for digest, (_, size) in receipt.blobs.items()}
-    return sizes | {pack.digest: pack.size for pack in receipt.packs}
-
-
-def _agrees(wanted: dict[str, int], there: Found) -> bool:
-    return all(digest in there and there[digest][1] == size for digest, size in wanted.items())
-
-
-def _fault_of_blob(store: Store, item: tuple[str, str, int]) -> str:
-    return fault_of(store, *item)
+def _sizes(receipt: Receipt) -> dict[tuple[str, str], int]:
+    """Digest and format of all that a receipt names -> size [bytes]."""
+    sizes = {(digest, format): size for digest, (format, size) in receipt.blobs.items()}
+    return sizes | {(pack.digest, "bin"): pack.size for pack in receipt.packs}
 
 
 def fault_of_pack(store: Store, pack: Pack) -> str:
     """Read a pack, and hash each file in it."""
+    store.evict(layout.blob_key(pack.digest, "bin"))  # what the store holds is in question
     try:
         body = memoryview(read_blob(store, pack.digest, "bin"))
     except (NotFoundError, IntegrityError, ArchivedError) as error:

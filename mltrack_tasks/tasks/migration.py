@@ -223,8 +223,18 @@ def restore_batch(
 
 @mltrack_task
 def finish_restore(
-    plan: RestorePlan, local_path: str | Path, *, store: MLTrackStore | str | None = None
+    plan: RestorePlan,
+    local_path: str | Path,
+    *,
+    repoint_artifacts: bool = False,
+    store: MLTrackStore | str | None = None,
 ) -> None:
-    """When all batches are written, set the permissions of folders, and copy the records of a store."""
+    """When all batches are written, set the permissions of folders, and copy the records of a store.
+
+    With ``repoint_artifacts`` the addresses of MLflow's artifacts that led into the tree where it was lead
+    into this folder. Such files differ from the stored ones: a later restore over them needs ``overwrite``.
+    """
     with Progress("mltrack-restore-records") as observe:
-        operations.finish_restore(open_store(store), plan, local_path, observe=observe)
+        operations.finish_restore(
+            open_store(store), plan, local_path, repoint_artifacts=repoint_artifacts, observe=observe
+        )

@@ -147,9 +147,10 @@ def test_another_call_finishes_meanwhile(moment: str, store: Store, tmp_path: Pa
 
 @pytest.mark.parametrize("moment", ["data/", "manifests/r", "migrations/nightly/manifests/"])
 def test_another_call_finishes_another_state_meanwhile(moment: str, store: Store, tmp_path: Path) -> None:
-    """The folder grew, and a second call saw it: the next call settles it, whoever wrote last."""
+    """The folder grew, and a second call saw it: what the first one saw does not take its place."""
     tree = fill(tmp_path / "tree", CONTENTS)
-    migrate(Meanwhile(store, moment, lambda: migrate(store, fill(tree, {"r/new": b"n"}))), tree)
+    with pytest.raises(PartialTransferError, match="Another call has finished"):
+        migrate(Meanwhile(store, moment, lambda: migrate(store, fill(tree, {"r/new": b"n"}))), tree)
     migrate(store, tree)
     assert restored(store) == kept(tree)
     assert restored(store, run_ids=["r", "s"]) == kept(tree)
