@@ -115,16 +115,7 @@ def batches_of(files: Sequence[Entry], pack: bool) -> list[Batch]:
     """Cut files into batches, in their order: of BATCH_FILES or BATCH_BYTES, or more if need be."""
     most = max(BATCH_FILES, -(-len(files) // MAX_BATCHES))
     largest = max(BATCH_BYTES, -(-sum(entry.size for entry in files) // MAX_BATCHES))
-    batches: list[Batch] = []
-    current: list[Entry] = []
-    size = 0
-    for entry in files:
-        if current and (len(current) >= most or size + entry.size > largest):
-            batches.append(Batch(current, pack))
-            current, size = [], 0
-        current.append(entry)
-        size += entry.size
-    return [*batches, Batch(current, pack)] if current else batches
+    return [Batch(part, pack) for part in cut(files, most, largest)]
 
 
 def singles_of(batches: Iterable[Batch]) -> list[str]:
@@ -134,10 +125,18 @@ def singles_of(batches: Iterable[Batch]) -> list[str]:
 
 def packs_of(files: Iterable[Entry]) -> Iterator[list[Entry]]:
     """Cut small files into packs of at most PACK_SIZE."""
+    return cut(files, None, PACK_SIZE)
+
+
+def cut(entries: Iterable[Entry], most: int | None, largest: int) -> Iterator[list[Entry]]:
+    """Cut entries, in their order, into lists of at most so many, and of at most ``largest`` [bytes].
+
+    One that is larger than that is a list of its own.
+    """
     current: list[Entry] = []
     size = 0
-    for entry in files:
-        if current and size + entry.size > PACK_SIZE:
+    for entry in entries:
+        if current and (len(current) == most or size + entry.size > largest):
             yield current
             current, size = [], 0
         current.append(entry)

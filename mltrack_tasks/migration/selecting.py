@@ -13,7 +13,7 @@ from mltrack_tasks.migration.groups import members
 from mltrack_tasks.migration.restoring import Portion
 from mltrack_tasks.migration.state import latest_manifest, merged, places_in, read_receipts, read_tree
 from mltrack_tasks.migrations import MigratedRun, MigrationManifest
-from mltrack_tasks.plan import BATCH_BYTES
+from mltrack_tasks.plan import BATCH_BYTES, cut
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
@@ -127,13 +127,13 @@ def _named(manifest: RunManifest) -> Iterator[tuple[str, DataRef]]:
 
 def in_batches(portions: Iterable[Portion]) -> list[list[Portion]]:
     """Cut portions into batches of BATCH_FILES or BATCH_BYTES, or more if there would be too many."""
-    pieces = [piece for portion in portions for piece in _pieces(portion)]
-    total = sum(len(piece.entries) for piece in pieces)
-    size = sum(entry.size for piece in pieces for entry in piece.entries)
+    listed = list(portions)
+    total = sum(len(portion.entries) for portion in listed)
+    size = sum(entry.size for portion in listed for entry in portion.entries)
     most, largest = max(BATCH_FILES, -(-total // MAX_BATCHES)), max(BATCH_BYTES, -(-size // MAX_BATCHES))
     batches: list[list[Portion]] = []
     entries = held = 0
-    for piece in pieces:
+    for piece in (piece for portion in listed for piece in _pieces(portion, most, largest)):
         weight = sum(entry.size for entry in piece.entries)
         if not batches or entries + len(piece.entries) > most or held + weight > largest:
             batches.append([])
@@ -143,18 +143,16 @@ def in_batches(portions: Iterable[Portion]) -> list[list[Portion]]:
     return batches
 
 
-def _pieces(portion: Portion) -> Iterator[Portion]:
+def _pieces(portion: Portion, most: int, largest: int) -> Iterator[Portion]:
     """Cut one large portion where packs change, so that each pack is fetched for one batch only."""
-    if len(portion.entries) <= BATCH_FILES and sum(e.size for e in portion.entries) <= BATCH_BYTES:
+    if len(portion.entries) <= most and sum(entry.size for entry in portion.entries) <= largest:
         yield portion
         return
     by_pack: dict[str, list[Entry]] = {}
     for entry in portion.entries:
         place = portion.places.get(entry.digest)
         by_pack.setdefault(place.digest if place and place.offset is not None else "", []).append(entry)
-    for entries in by_pack.values():
-        for start in range(0, len(entries), BATCH_FILES):
-            piece = entries[start : start + BATCH_FILES]
-            places = {e.digest: portion.places[e.digest] for e in piece if e.digest in portion.places}
-            bodies = {e.digest: portion.bodies[e.digest] for e in piece if e.digest in portion.bodies}
-            yield Portion(piece, places, bodies=bodies, runs=portion.runs)
+    for piece in (piece for entries in by_pack.values() for piece in cut(entries, most, largest)):
+        places = {e.digest: portion.places[e.digest] for e in piece if e.digest in portion.places}
+        bodies = {e.digest: portion.bodies[e.digest] for e in piece if e.digest in portion.bodies}
+        yield Portion(piece, places, bodies=bodies, runs=portion.runs)
