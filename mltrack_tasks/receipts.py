@@ -89,8 +89,8 @@ class Receipt:
         return found
 
     def to_content(self) -> dict[str, Any]:
-        """Map onto the record's content."""
-        return {
+        """Map onto the record's content, with a digest of its own: a flipped digit would be a wrong place."""
+        content = {
             "batch": self.batch,
             "blobs": [[digest, *place] for digest, place in sorted(self.blobs.items())],
             "packs": [
@@ -99,11 +99,15 @@ class Receipt:
             ],
             "digests": [[spell(path), digest] for path, digest in self.digests.items()],
         }
+        return {**content, "check": sha256_hex(canonical.dumps(content))}
 
     @classmethod
     def from_record(cls, record: Record, *, what: str) -> Receipt:
         """Parse a receipt; IntegrityError names what is not as it must be."""
         fields = Fields(record.content, what)
+        content = {key: value for key, value in record.content.items() if key != "check"}
+        if fields.text("check") != sha256_hex(canonical.dumps(content)):
+            raise IntegrityError(f"{what} is damaged: it is not what its own digest says.")
         blobs = fields.rows("blobs", is_digest, _is_format, is_size)
         digests = fields.rows("digests", is_spelling, is_digest)
         return cls(

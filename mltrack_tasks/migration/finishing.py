@@ -156,15 +156,21 @@ def _written(store: Store, work: RunPlan, state: _State, removing: Sequence[Entr
         left_out=tuple(dict.fromkeys((*work.scan.left_out, *map(_plain, state.failed)))),
     )
     if previous and _is_same(previous, manifest):
-        return previous
+        manifest = previous
+    else:
+        _create(store, manifest)
+    if removing and latest_number(store, migration) != manifest.number:
+        raise OvertakenError(migration)  # this very state, of a call before, is not the newest any more
+    return manifest
+
+
+def _create(store: Store, manifest: MigrationManifest) -> None:
+    migration = manifest.migration
     key = migrations.manifest_key(migration, manifest.number)
     try:
         create_record(store, key, manifest.to_content(), what=f"The migration {migration!r}")
     except ConflictError as error:
         raise OvertakenError(migration) from error
-    if removing and latest_number(store, migration) != manifest.number:
-        raise OvertakenError(migration)  # this very state, of a call before, is not the newest any more
-    return manifest
 
 
 def _plain(failure: Failed) -> tuple[str, str]:

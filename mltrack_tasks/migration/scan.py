@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from mltrack_tasks.migration.origin import Origin
 from mltrack_tasks.migrations import folder_of
 from mltrack_tasks.mlflowdata.treelayout import layout_of
 from mltrack_tasks.stores.files import checked_path
+
+_WILD = re.compile(r"[*?[]")
 
 
 class Scan:
@@ -90,7 +93,7 @@ def scan_source(
                 + (" that match include and exclude" if include or exclude else "")
                 + ". Check the path; allow_empty=True accepts an empty folder."
             )
-        left_out = [item for item in found.left_out if _matches(item[0], include, exclude)]
+        left_out = [item for item in found.left_out if _may_hold(item[0], include, exclude)]
         layout = layout_of([entry.path for entry in entries if entry.kind == FILE])
         known = read_databases(tree.root, entries, layout, backend_db)
         models = {**model_runs(tree, entries, layout), **known.models}
@@ -158,3 +161,23 @@ def _matches(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     if any(fnmatch.fnmatchcase(path, pattern) for pattern in exclude):
         return False
     return not include or any(fnmatch.fnmatchcase(path, pattern) for pattern in include)
+
+
+def _may_hold(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether something that was left out was chosen, or may be a folder with something in it that was."""
+    below = f"{path}/" if path else ""
+    if any(_leaves_out(pattern, path, below) for pattern in exclude):
+        return False
+    return not include or any(_may_begin(pattern, below) for pattern in include)
+
+
+def _leaves_out(pattern: str, path: str, below: str) -> bool:
+    """Whether a pattern takes a path, or all paths that begin with ``below``."""
+    takes_all = pattern.endswith("*") and fnmatch.fnmatchcase(below, pattern)
+    return takes_all or fnmatch.fnmatchcase(path, pattern)
+
+
+def _may_begin(pattern: str, below: str) -> bool:
+    """Whether a pattern may take a path that begins with ``below``: as far as it is plain, they agree."""
+    plain = _WILD.split(pattern, maxsplit=1)[0]
+    return plain.startswith(below) or below.startswith(plain)

@@ -158,18 +158,24 @@ def places_in(receipts: Iterable[Receipt]) -> dict[str, Place]:
 def find_receipt(
     store: Store, migration: str, batch: str, *, max_age: timedelta | None = None
 ) -> Receipt | None:
-    """Read a batch's receipt, or None if there is none, or it is older than ``max_age``."""
+    """Read a batch's receipt, or None if there is none, or it is older than ``max_age``.
+
+    None, with a warning in the log, for a damaged one too: what it named is asked for again.
+    """
     key = migrations.receipt_key(migration, batch)
     what = f"{key} in {store.location}"
     try:
         record = read_record(store, key)
+        if max_age is not None and is_older(record, max_age):
+            return None
+        receipt = Receipt.from_record(record, what=what)
+        if receipt.batch != batch:
+            raise IntegrityError(f"{what} is the receipt of another batch.")
     except NotFoundError:
         return None
-    if max_age is not None and is_older(record, max_age):
+    except IntegrityError as error:
+        events.logger.warning("left out: %s", error)
         return None
-    receipt = Receipt.from_record(record, what=what)
-    if receipt.batch != batch:
-        raise IntegrityError(f"{what} is the receipt of another batch.")
     return receipt
 
 

@@ -110,8 +110,9 @@ def _keep(store: Store, migration: str, receipt: Receipt) -> Receipt:
     if there is not None and same_content(there.to_content(), receipt.to_content()):
         return receipt
     own = _renewed(receipt.to_content())
-    create_if_absent(store, receipt_key(migration, own), {**receipt.to_content(), "batch": own})
-    return replace(receipt, batch=own)
+    renamed = replace(receipt, batch=own)
+    create_if_absent(store, receipt_key(migration, own), renamed.to_content())
+    return renamed
 
 
 class _Work:

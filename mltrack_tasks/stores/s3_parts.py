@@ -15,8 +15,6 @@ from typing import Any
 from mltrack_tasks.digest import base64_from_raw
 from mltrack_tasks.stores.s3_errors import failure_of_botocore
 
-TRIAL_PART = 10_000
-"""The highest number that S3 takes. No upload of ours has it, so what is sent under it is dropped."""
 _REFUSED = ("BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "InvalidDigest")
 
 
@@ -28,18 +26,26 @@ class PartClient:
         self._chosen: Any = None if signing.meta.endpoint_url.startswith("http://") else signing
         self._lock = threading.Lock()
 
-    def get(self, upload: dict[str, Any]) -> Any:
-        """Give the client for the parts of an upload, of which boto3's arguments are given."""
+    def get(self, target: dict[str, Any]) -> Any:
+        """Give the client for the parts of what is uploaded to ``target``: boto3's arguments that name it."""
         with self._lock:
             if self._chosen is None:
-                self._chosen = self._make_other() if self._checks(upload) else self._signing
+                self._chosen = self._make_other() if self._checks(target) else self._signing
             return self._chosen
 
-    def _checks(self, upload: dict[str, Any]) -> bool:
-        """Send a body under the SHA-256 of another: whether it is refused for that."""
+    def _checks(self, target: dict[str, Any]) -> bool:
+        """Send a part under the SHA-256 of another: whether it is refused for that.
+
+        In an upload of its own, which is dropped: Ceph RGW completes none that leaves out a part it has.
+        """
+        trial = self._signing.create_multipart_upload(**target, ChecksumAlgorithm="SHA256")["UploadId"]
         wrong = base64_from_raw(bytes(32))
         try:
-            self._signing.upload_part(**upload, PartNumber=TRIAL_PART, Body=b"trial", ChecksumSHA256=wrong)
+            self._signing.upload_part(
+                **target, UploadId=trial, PartNumber=1, Body=b"trial", ChecksumSHA256=wrong
+            )
         except self._signing.exceptions.ClientError as error:
             return failure_of_botocore(error).code in _REFUSED
+        finally:
+            self._signing.abort_multipart_upload(**target, UploadId=trial)
         return False

@@ -48,9 +48,9 @@ class S3Upload(Upload):
     def part(self, number: int, body: bytes, digest: bytes) -> None:
         checksum = base64_from_raw(digest)
         with botocore_errors("upload", self._where):
-            upload = {**self._target, **self._payer, "UploadId": self._id}
-            answer = self._sender.get(upload).upload_part(
-                **upload, PartNumber=number, Body=body, ChecksumSHA256=checksum
+            target = {**self._target, **self._payer}
+            answer = self._sender.get(target).upload_part(
+                **target, UploadId=self._id, PartNumber=number, Body=body, ChecksumSHA256=checksum
             )
         with self._lock:
             self._digests[number] = digest

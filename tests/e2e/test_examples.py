@@ -34,10 +34,10 @@ another blob: True
     "migrating_a_folder.py": """\
 4 files, 80,049 bytes: 1 files of 40,000 bytes to send; about 16 requests ($0.0001), \
 $0.0000 a month for what is new, 0 s at 50 MB/s
-4 files, 80,049 bytes: 1 files of 40,000 bytes new, 2 runs written ('monday', 'tuesday')
+4 files, 80,049 bytes: 1 files of 40,000 bytes new, 2 runs written
 nothing new: 4 files, 80,049 bytes are stored as they are
-4 files, 80,049 bytes: 0 files of 0 bytes new, 0 runs written, 4 files deleted here | []
-2 accuracy on tuesday: 0.9
+4
+2
 """,
     "querying_data.py": """\
   model  accuracy

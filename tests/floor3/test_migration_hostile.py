@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mltrack_tasks import layout, migrations
+from mltrack_tasks import canonical, layout, migrations
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import ConflictError, IntegrityError, MLTrackError
 from mltrack_tasks.migrated import FIELD
@@ -153,8 +153,9 @@ def put_receipt(raw: Raw, name: str, **content: Any) -> str:
     """Write a receipt that says where BODY lies; ``content`` changes it."""
     batch = "ab" * 16
     blob = put_blob(raw, BODY)
-    there = {"batch": batch, "blobs": [[blob, "bin", len(BODY)]], "packs": [], "digests": []}
-    raw.put(migrations.receipt_key(name, batch), Record({**there, **content}, AT).to_bytes())
+    there = {"batch": batch, "blobs": [[blob, "bin", len(BODY)]], "packs": [], "digests": [], **content}
+    forged = {**there, "check": sha256_hex(canonical.dumps(there))}
+    raw.put(migrations.receipt_key(name, batch), Record(forged, AT).to_bytes())
     return batch
 
 
