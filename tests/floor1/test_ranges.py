@@ -254,7 +254,7 @@ for place in range(len(body) - footer, len(body)):
             refused += 1
         dataset.close()
 print(f" {refused > footer}", flush=True)
-os._exit(0)  # with pyarrow 19 a thread of a failed read may still be there, and abort the interpreter's own end
+os._exit(0)  # with pyarrow 19 a thread of a failed read may be left, and abort the interpreter at its end
 """
 
 
