@@ -11,7 +11,8 @@ from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError,
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.lineage_graph import DIRECTIONS, Edge, Graph, Lineage, Node, node_key, trace
 from mltrack_tasks.lineage_text import to_markdown, to_mermaid
-from mltrack_tasks.models import VERSIONS, ModelVersion, parse_version_key, version_key
+from mltrack_tasks.modelkeys import VERSIONS, parse_version_key, version_key
+from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.recordstore import read_record
 from mltrack_tasks.refs import DataRef, blob_named

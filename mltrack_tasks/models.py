@@ -1,4 +1,4 @@
-"""Model versions: the record of one, the id that its content gives it, and its keys under ``models/``.
+"""Model versions: the record of one, and the digest of its tree of files.
 
 A version is a tree of files. Its *tree digest* covers paths, digests and the executable bit, so that equal
 trees are one version wherever and whenever they are registered; its id begins with the day of the first
@@ -8,74 +8,19 @@ registration and ends in the first digits of the tree digest.
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mltrack_tasks import canonical, layout
-from mltrack_tasks.digest import check_digest, is_digest, sha256_hex
+from mltrack_tasks.digest import is_digest, sha256_hex
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.fields import Fields, parse_time
+from mltrack_tasks.modelkeys import is_version
 from mltrack_tasks.paths import path_bytes
 from mltrack_tasks.records import Record
 from mltrack_tasks.refs import DataRef, refs_from_json
-
-VERSIONS = "models/development/"
-ID_DIGITS = (6, 8, 12, 64)
-"""Digits of the tree digest in a version id: the fewest that no other tree of the model has taken."""
-
-_VERSION = re.compile(r"v(?P<day>[0-9]{8})_(?P<digits>[0-9a-f]{6,64})")
-
-
-def version_id(day: date, tree_digest: str, digits: int = ID_DIGITS[0]) -> str:
-    """Name a version: ``v20240115_a1b2c3``."""
-    if digits not in ID_DIGITS:
-        raise InvalidInputError(f"A version id has {ID_DIGITS} digits of its tree digest, not {digits}.")
-    return f"v{day.isoformat().replace('-', '')}_{check_digest(tree_digest)[:digits]}"
-
-
-def is_version(text: object) -> bool:
-    """Tell whether ``text`` has the form of a version id."""
-    match = _VERSION.fullmatch(text) if isinstance(text, str) else None
-    if not match or len(match["digits"]) not in ID_DIGITS:
-        return False
-    day = match["day"]
-    try:
-        layout.parse_day(f"{day[:4]}-{day[4:6]}-{day[6:]}")
-    except IntegrityError:
-        return False
-    return True
-
-
-def check_version(text: object) -> str:
-    """Return ``text`` if it is a version id, else raise InvalidInputError."""
-    if isinstance(text, str) and is_version(text):
-        return text
-    raise InvalidInputError(f"{text!r:.80} is not a version id; they look like v20240115_a1b2c3.")
-
-
-def versions_folder(model: str) -> str:
-    """Folder of all that is registered of one model, ending in ``/``."""
-    return f"{VERSIONS}{layout.encode_segment(model, what='The model')}/"
-
-
-def version_key(model: str, version: str) -> str:
-    """Key of the record of a version."""
-    return f"{versions_folder(model)}{check_version(version)}.json"
-
-
-def parse_version_key(key: str) -> tuple[str, str] | None:
-    """Read a key -> (model, version), or None if it is not that of a version's record."""
-    model, _, last = key.removeprefix(VERSIONS).partition("/")
-    version = last.removesuffix(".json")
-    if not key.startswith(VERSIONS) or version == last or not is_version(version):
-        return None
-    try:
-        return layout.decode_segment(model), version
-    except IntegrityError:
-        return None
 
 
 @dataclass(frozen=True)
@@ -146,8 +91,12 @@ class ModelVersion:
     """One immutable version of a model: its files by digest, and where it came from.
 
     ``source_runs`` are ids of the runs that made it, of this store or of the tracking server that it was
-    taken from; ``training_data`` names refs. ``extra`` keeps fields that a newer writer added. ``created`` is
-    False when the same version was there already.
+    taken from; ``training_data`` names refs. ``mlflow`` is what its ``MLmodel`` says, if it has one: flavors,
+    signature, requirements. ``extra`` keeps fields that a newer writer added.
+
+    What is not in the record: ``s3_location``, the folder with its real files under their own names, or None
+    while there is none; ``deprecated``, the reason if it was taken out of use; ``created``, False when the
+    same version was there already.
     """
 
     model: str
@@ -160,9 +109,12 @@ class ModelVersion:
     params: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    mlflow: Mapping[str, Any] = field(default_factory=dict)
     description: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    s3_location: str | None = field(default=None, compare=False)
+    deprecated: str | None = field(default=None, compare=False)
     if TYPE_CHECKING:
         created: bool = field(default=False, compare=False)
     else:
@@ -220,7 +172,7 @@ class ModelVersion:
         )
 
 
-_VALUE_FIELDS = ("metrics", "params", "tags", "metadata")
+_VALUE_FIELDS = ("metrics", "params", "tags", "metadata", "mlflow")
 
 
 def _files_of(fields: Fields, what: str) -> tuple[ModelFile, ...]:

@@ -7,7 +7,8 @@ from datetime import date
 from typing import Any
 
 from mltrack_tasks import layout
-from mltrack_tasks.models import ModelFile, ModelVersion, tree_digest, version_id
+from mltrack_tasks.modelkeys import version_id
+from mltrack_tasks.models import ModelFile, ModelVersion, tree_digest
 from mltrack_tasks.refs import DataRef
 
 DAY = date(2024, 1, 15)

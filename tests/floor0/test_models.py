@@ -16,20 +16,17 @@ from hypothesis import strategies as st
 
 from mltrack_tasks import canonical, layout
 from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError
-from mltrack_tasks.models import (
+from mltrack_tasks.modelkeys import (
     ID_DIGITS,
     VERSIONS,
-    ModelFile,
-    ModelVersion,
-    check_files,
     check_version,
     is_version,
     parse_version_key,
-    tree_digest,
     version_id,
     version_key,
     versions_folder,
 )
+from mltrack_tasks.models import ModelFile, ModelVersion, check_files, tree_digest
 from mltrack_tasks.records import Record
 from tests.floor0.strategies import plain_json
 from tests.floor0.test_records import HOSTILE, REF, nodes, removed, replaced

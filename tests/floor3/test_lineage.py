@@ -13,7 +13,8 @@ from mltrack_tasks.content import store_data
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.lineage import Edge, Node, to_markdown, to_mermaid, trace_lineage
-from mltrack_tasks.models import ModelVersion, version_key
+from mltrack_tasks.modelkeys import version_key
+from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.records import Record
 from mltrack_tasks.recordstore import create_record
 from mltrack_tasks.refs import DataRef
