@@ -52,7 +52,7 @@ bench: $(READY) ## the benchmarks, each beside its bar
 
 lock: $(READY) ## resolve the newest versions into requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
-		--extra dev --extra mlflow --extra sql --extra dask \
+		--extra dev --extra mlflow --extra sql --extra scan --extra dask \
 		--no-header --no-annotate --no-emit-index-url pyproject.toml --output-file $(LOCK)
 
 versions: $(READY) ## try the lowest and the newest dependencies that pyproject.toml allows

@@ -77,7 +77,7 @@ def test_metadata(metadata: Message) -> None:
     assert metadata["Name"] == "mltrack_tasks"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"mlflow", "sql", "dask", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"mlflow", "sql", "scan", "dask", "dev"}
 
 
 def test_prefect_and_fastapi_are_capped(metadata: Message) -> None:
