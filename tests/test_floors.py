@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         frozenset(),
         (
             *("errors", "events", "canonical", "digest", "layout", "fields", "refs", "records"),
-            *("parallel", "paths", "models", "runfilter", "chart", "usage_stats", "lineage_graph"),
+            *("parallel", "paths", "modelkeys", "models", "promotions", "runfilter", "chart", "usage_stats", "lineage_graph"),
             *("lineage_text", "filetree", "receipts", "migrations", "migrated", "plan"),
         ),
     ),
@@ -41,7 +41,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("mlflowdata", "mlflowdata.facts", "mlflowdata.words", "mlflowdata.scalars", "mlflowdata.yamls"),
             *("mlflowdata.textfiles", "mlflowdata.treelayout", "mlflowdata.filestore", "mlflowdata.rows"),
             *("mlflowdata.rowfacts", "mlflowdata.database", "mlflowdata.history", "mlflowdata.addresses"),
-            *("mlflowdata.repointing", "mlflowdata.repointrows"),
+            *("mlflowdata.repointing", "mlflowdata.repointrows", "mlflowdata.mlmodel"),
         ),
     ),
     (
