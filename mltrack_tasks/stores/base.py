@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
-from mltrack_tasks.errors import MLTrackError
+from mltrack_tasks.errors import InvalidInputError, MLTrackError
 
 _ARCHIVES = ("GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS")
 """Storage classes, and archive tiers of INTELLIGENT_TIERING, whose objects must be restored to be read."""
@@ -37,6 +37,10 @@ class Stat:
     def archived(self) -> bool:
         """Whether the object must be restored before it can be read."""
         return self.storage_class in _ARCHIVES and not self.restored
+
+
+Level: TypeAlias = tuple[list[Stat], list[str]]
+"""What is directly below a prefix: its objects in key order, and the names of its folders, sorted."""
 
 
 class Upload(ABC):
@@ -116,8 +120,28 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def level(self, prefix: str) -> Level:
+        """Describe one level below ``prefix`` (empty or ending in ``/``) -> (objects, names of folders).
+
+        Foreign objects may be among them; folders in which no key of this store can lie (``a//``) are not.
+        """
+
+    @abstractmethod
+    def copy(self, source: str, target: str, size: int) -> Stat:
+        """Copy the object of ``size`` bytes at ``source`` over whatever is at ``target``, another key.
+
+        -> what the store says of the copy while copying: its checksums are None where it tells none. A large
+        object is copied in parts of ``digest.part_size_for(size)``. Raises NotFoundError if ``source`` is
+        missing, ArchivedError if it must be restored first.
+        """
+
+    @abstractmethod
     def delete(self, keys: Iterable[str]) -> None:
         """Delete keys; missing ones are fine."""
+
+    @abstractmethod
+    def check(self, key: str) -> None:
+        """Raise InvalidInputError for a key that cannot be in this store. Asks nobody."""
 
     @abstractmethod
     def outer(self) -> Iterator[Store]:
@@ -161,8 +185,17 @@ class WrapperStore(Store):
     def list(self, prefix: str, *, after: str = "") -> Iterator[Stat]:
         return self.inner.list(prefix, after=after)
 
+    def level(self, prefix: str) -> Level:
+        return self.inner.level(prefix)
+
+    def copy(self, source: str, target: str, size: int) -> Stat:
+        return self.inner.copy(source, target, size)
+
     def delete(self, keys: Iterable[str]) -> None:
         self.inner.delete(keys)
+
+    def check(self, key: str) -> None:
+        self.inner.check(key)
 
     def outer(self) -> Iterator[Store]:
         return self.inner.outer()
@@ -188,3 +221,22 @@ class WrapperUpload(Upload):
 
     def abort(self) -> None:
         self.inner.abort()
+
+
+def require_two_keys(source: str, target: str) -> None:
+    """Refuse to copy a key onto itself: S3 does, and no store needs it."""
+    if source == target:
+        raise InvalidInputError(f"{source} cannot be copied onto itself; give another key.")
+
+
+def sorted_folders(store: Store, prefix: str, names: Iterable[str]) -> list[str]:
+    """Sort the names of folders below ``prefix``, without those in which no key of ``store`` can lie."""
+    return sorted(name for name in names if _admits(store, f"{prefix}{name}"))
+
+
+def _admits(store: Store, key: str) -> bool:
+    try:
+        store.check(key)
+    except InvalidInputError:
+        return False
+    return True

@@ -19,7 +19,7 @@ from pathlib import Path
 from mltrack_tasks import layout
 from mltrack_tasks.errors import InvalidInputError, MLTrackError
 from mltrack_tasks.events import logger
-from mltrack_tasks.stores.base import Store, WrapperStore
+from mltrack_tasks.stores.base import Stat, Store, WrapperStore
 from mltrack_tasks.stores.files import checked_path, os_errors
 
 FOLDER = "mltrack-cache"
@@ -50,6 +50,13 @@ class CachedStore(WrapperStore):
 
     def get_range(self, key: str, start: int, length: int) -> bytes | memoryview:
         return self._through(key, f"{start}-{length}", lambda: self.inner.get_range(key, start, length))
+
+    def copy(self, source: str, target: str, size: int) -> Stat:
+        """Copy, and forget what was kept of ``target``: also after an error, which may hide a success."""
+        try:
+            return self.inner.copy(source, target, size)
+        finally:
+            self.evict(target)
 
     def evict(self, key: str) -> bool:
         """Drop every piece of a blob: True if there was one."""

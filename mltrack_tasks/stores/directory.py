@@ -12,16 +12,19 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import RawIOBase
 from pathlib import Path
 from stat import S_ISREG
 
 from mltrack_tasks import layout
-from mltrack_tasks.digest import part_size_for
+from mltrack_tasks.digest import MiB, part_size_for
 from mltrack_tasks.errors import IntegrityError, InvalidInputError, NotFoundError
-from mltrack_tasks.stores.base import Stat, Store, Upload
+from mltrack_tasks.stores.base import Level, Stat, Store, Upload, require_two_keys, sorted_folders
 from mltrack_tasks.stores.files import checked_path, fsync_folder, hash_file, make_folders, os_errors
 
 TEMPORARY = ".tmp"
+_CHUNK = 8 * MiB
+"""[bytes] held in memory while an object is copied."""
 
 
 class DirectoryStore(Store):
@@ -79,10 +82,37 @@ class DirectoryStore(Store):
                 if key > after and not key.startswith(f"{TEMPORARY}/"):
                     yield from _stat_if_there(key, entry)
 
+    def level(self, prefix: str) -> Level:
+        folder = self._path(prefix.rstrip("/")) if prefix else self.root
+        found: Level = ([], [])
+        with self._errors(prefix):
+            for entry, is_folder in _entries(str(folder)):
+                if not is_folder and entry.is_file(follow_symlinks=False):
+                    found[0].extend(_stat_if_there(prefix + entry.name, entry))
+                elif is_folder and prefix + entry.name != TEMPORARY and _holds_a_file(entry.path):
+                    found[1].append(entry.name)
+        return found[0], sorted_folders(self, prefix, found[1])
+
+    def copy(self, source: str, target: str, size: int) -> Stat:
+        require_two_keys(source, target)
+        self._path(target)
+        with (
+            self._errors(source),
+            self._path(source).open("rb", buffering=0) as file,
+            os_errors(f"{self.location}/{target}"),
+            self._temporary() as (temporary, descriptor),
+        ):
+            _copy_all(file, descriptor)
+            self._put_over(temporary, descriptor, target)
+            return _stat(target, os.fstat(descriptor))
+
     def delete(self, keys: Iterable[str]) -> None:
         for path in [self._path(key) for key in keys]:
             with os_errors(str(path)), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 path.unlink()
+
+    def check(self, key: str) -> None:
+        layout.check_key(key)
 
     def outer(self) -> Iterator[Store]:
         for parent in self.root.parents:
@@ -147,6 +177,14 @@ class DirectoryStore(Store):
             fsync_folder(target.parent)
         return True
 
+    def _put_over(self, temporary: Path, descriptor: int, key: str) -> None:
+        target = self._path(key)
+        os.fsync(descriptor)
+        make_folders(target.parent)
+        with self._lock():
+            os.replace(temporary, target)
+            fsync_folder(target.parent)
+
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Serialise replacements between processes: compare and rename is not one system call."""
@@ -191,20 +229,38 @@ def _write_all(descriptor: int, body: bytes | memoryview, offset: int = 0) -> No
         view, offset = view[written:], offset + written
 
 
+def _copy_all(file: RawIOBase, descriptor: int) -> None:
+    """Copy byte by byte: a second name of the same file would share its fate."""
+    offset = 0
+    while chunk := file.read(_CHUNK):
+        _write_all(descriptor, chunk, offset)
+        offset += len(chunk)
+
+
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """All plain files below ``folder`` as (key, entry), in key order, one folder's names in memory.
 
     Symbolic links are not followed: they may lead outside.
     """
-    try:
-        entries = [(entry, entry.is_dir(follow_symlinks=False)) for entry in os.scandir(folder)]
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry, is_folder in sorted(entries, key=lambda item: item[0].name + "/" * item[1]):
+    for entry, is_folder in _entries(folder):
         if is_folder:
             yield from _walk(entry.path, f"{prefix}{entry.name}/")
         elif entry.is_file(follow_symlinks=False):
             yield prefix + entry.name, entry
+
+
+def _entries(folder: str) -> list[tuple[os.DirEntry[str], bool]]:
+    """What is in ``folder``, each with whether it is a folder itself, in the order of keys."""
+    try:
+        entries = [(entry, entry.is_dir(follow_symlinks=False)) for entry in os.scandir(folder)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(entries, key=lambda item: item[0].name + "/" * item[1])
+
+
+def _holds_a_file(folder: str) -> bool:
+    """Whether there is an object anywhere below: deletions leave empty folders behind."""
+    return next(_walk(folder, ""), None) is not None
 
 
 def _stat_if_there(key: str, entry: os.DirEntry[str]) -> Iterator[Stat]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from mltrack_tasks import canonical, layout
 from mltrack_tasks.errors import AccessError, IntegrityError, InvalidInputError, NotFoundError, TransientError
 from mltrack_tasks.records import FORMAT, check_format
-from mltrack_tasks.stores.base import Stat, Store, Upload, WrapperStore
+from mltrack_tasks.stores.base import Level, Stat, Store, Upload, WrapperStore
 
 _TRIES = 6
 _FORMAT_LIMIT = 64 * 1024
@@ -48,6 +48,10 @@ class GuardedStore(WrapperStore):
         self._before_write()
         return self.inner.upload(key, size, replacing=replacing)
 
+    def copy(self, source: str, target: str, size: int) -> Stat:
+        self._before_write()
+        return self.inner.copy(source, target, size)
+
     def delete(self, keys: Iterable[str]) -> None:
         self._before_write()
         self.inner.delete(keys)
@@ -63,6 +67,10 @@ class GuardedStore(WrapperStore):
     def list(self, prefix: str, *, after: str = "") -> Iterator[Stat]:
         self._before_read()
         return self.inner.list(prefix, after=after)
+
+    def level(self, prefix: str) -> Level:
+        self._before_read()
+        return self.inner.level(prefix)
 
     def get_range(self, key: str, start: int, length: int) -> bytes | memoryview:
         self._before_read()

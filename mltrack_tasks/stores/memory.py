@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
@@ -12,7 +13,7 @@ from obstore.store import MemoryStore as Objects
 from mltrack_tasks import layout
 from mltrack_tasks.digest import part_size_for, sha256_hex
 from mltrack_tasks.errors import NotFoundError
-from mltrack_tasks.stores.base import Stat, Store, Upload
+from mltrack_tasks.stores.base import Level, Stat, Store, Upload, require_two_keys, sorted_folders
 
 
 class MemoryStore(Store):
@@ -63,12 +64,30 @@ class MemoryStore(Store):
         for chunk in obstore.list(self.objects, prefix or None):
             yield from (_stat(meta) for meta in chunk if meta["path"] > after)
 
+    def level(self, prefix: str) -> Level:
+        if prefix:
+            layout.check_key(prefix.rstrip("/"))
+        found = obstore.list_with_delimiter(self.objects, prefix or None)
+        objects = sorted((_stat(meta) for meta in found["objects"]), key=lambda stat: stat.key)
+        names = (path[len(prefix) :] for path in found["common_prefixes"])
+        return objects, sorted_folders(self, prefix, names)
+
+    def copy(self, source: str, target: str, size: int) -> Stat:
+        require_two_keys(source, target)
+        layout.check_key(target)
+        body = self.get(source)
+        written = obstore.put(self.objects, target, body)
+        return Stat(target, len(body), written["e_tag"], datetime.now(UTC))
+
     def delete(self, keys: Iterable[str]) -> None:
         for key in [layout.check_key(key) for key in keys]:
             try:
                 obstore.delete(self.objects, key)
             except FileNotFoundError:
                 continue
+
+    def check(self, key: str) -> None:
+        layout.check_key(key)
 
     def outer(self) -> Iterator[Store]:
         return iter(())

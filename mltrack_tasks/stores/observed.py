@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Literal, TypeVar
 
 from mltrack_tasks.errors import MLTrackError, TransientError
-from mltrack_tasks.stores.base import Stat, Store, Upload, WrapperStore, WrapperUpload
+from mltrack_tasks.stores.base import Level, Stat, Store, Upload, WrapperStore, WrapperUpload
 
 T = TypeVar("T")
 
@@ -45,6 +45,12 @@ class SteppedStore(WrapperStore):
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Stat]:
         return self.step("list", prefix, 0, lambda: self.inner.list(prefix, after=after))
+
+    def level(self, prefix: str) -> Level:
+        return self.step("level", prefix, 0, lambda: self.inner.level(prefix))
+
+    def copy(self, source: str, target: str, size: int) -> Stat:
+        return self.step("copy", target, 0, lambda: self.inner.copy(source, target, size))
 
     def delete(self, keys: Iterable[str]) -> None:
         batch = list(keys)
@@ -97,6 +103,12 @@ class CountingStore(SteppedStore):
                 with self._lock:
                     self._pages += 1
             yield stat
+
+    def level(self, prefix: str) -> Level:
+        objects, folders = super().level(prefix)
+        with self._lock:
+            self._pages += max(len(objects) + len(folders) - 1, 0) // PAGE
+        return objects, folders
 
 
 class FaultyStore(SteppedStore):

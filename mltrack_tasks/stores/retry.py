@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from mltrack_tasks.errors import TransientError
-from mltrack_tasks.stores.base import Stat, Store, Upload, WrapperStore, WrapperUpload
+from mltrack_tasks.stores.base import Level, Stat, Store, Upload, WrapperStore, WrapperUpload
 
 TRIES = 3
 DEADLINE = 13.0
@@ -24,7 +24,7 @@ class RetryingStore(WrapperStore):
     """Retries TransientError.
 
     Every verb may be sent twice: ``create`` may then find its own object and say False, which its caller
-    settles by reading; ``complete`` likewise.
+    settles by reading; ``complete`` likewise. A ``copy`` overwrites what its first try left with equal bytes.
     """
 
     def __init__(self, inner: Store, *, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -65,21 +65,18 @@ class RetryingStore(WrapperStore):
                     raise
                 self._sleep(_pause(failures))
 
+    def level(self, prefix: str) -> Level:
+        return self._retry(lambda: self.inner.level(prefix))
+
+    def copy(self, source: str, target: str, size: int) -> Stat:
+        return self._retry(lambda: self.inner.copy(source, target, size))
+
     def delete(self, keys: Iterable[str]) -> None:
         batch = list(keys)
         self._retry(lambda: self.inner.delete(batch))
 
     def _retry(self, call: Callable[[], T]) -> T:
-        start = time.monotonic()
-        for failures in range(1, TRIES):
-            try:
-                return call()
-            except TransientError:
-                pause = _pause(failures)
-                if time.monotonic() - start + pause > DEADLINE:
-                    raise
-                self._sleep(pause)
-        return call()
+        return tried(call, self._sleep)
 
 
 class _RetryingUpload(WrapperUpload):
@@ -95,6 +92,20 @@ class _RetryingUpload(WrapperUpload):
 
     def abort(self) -> None:
         self._retry(self.inner.abort)
+
+
+def tried(call: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
+    """Do ``call``, and again after a TransientError, while that can help."""
+    start = time.monotonic()
+    for failures in range(1, TRIES):
+        try:
+            return call()
+        except TransientError:
+            pause = _pause(failures)
+            if time.monotonic() - start + pause > DEADLINE:
+                raise
+            sleep(pause)
+    return call()
 
 
 def _pause(failures: int) -> float:

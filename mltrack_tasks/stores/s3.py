@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from copy import copy
+from copy import copy as shallow_copy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,9 +25,11 @@ from obstore.exceptions import (
 )
 
 from mltrack_tasks import layout
-from mltrack_tasks.digest import hex_from_base64, is_composite, part_size_for
+from mltrack_tasks.digest import part_size_for
 from mltrack_tasks.errors import InvalidInputError, MLTrackError, NotFoundError
-from mltrack_tasks.stores.base import Stat, Store, Upload
+from mltrack_tasks.stores.base import Level, Stat, Store, Upload, require_two_keys, sorted_folders
+from mltrack_tasks.stores.s3_answers import BucketFolder, stat_of
+from mltrack_tasks.stores.s3_copy import Copier
 from mltrack_tasks.stores.s3_errors import (
     Failure,
     botocore_errors,
@@ -59,6 +61,7 @@ class S3Store(Store):
         self._parts = PartClient(
             self.client, partial(build_client, self.session, settings, sign_bodies=False)
         )
+        self._copier = Copier(self.client, partial(build_client, self.session, settings, patient=True))
         self._credentials = CredentialSource(self.session)
         self._attributes: Any = {"Storage-Class": settings.storage_class} if settings.storage_class else None
         self._objects = build_objects(self.client, settings, self._credentials)
@@ -114,16 +117,33 @@ class S3Store(Store):
             return None
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Stat]:
-        require_same_process()
-        base = self._full(prefix.rstrip("/")) + "/" if prefix else f"{self.settings.prefix}/".lstrip("/")
-        last = after
+        folder, last = self._folder(prefix), after
         try:
-            for stat in self._list_fast(base, after):
+            for stat in self._list_fast(folder, after):
                 last = stat.key
                 yield stat
         except (InvalidPathError, InvalidInputError):
             # A foreign key (a//b, a/../b), which obstore can neither name nor begin after; boto3 can.
-            yield from self._list_all(base, last)
+            with botocore_errors("list", f"{self.location}/{prefix}"):
+                yield from folder.list(self.client, last)
+
+    def level(self, prefix: str) -> Level:
+        folder = self._folder(prefix)
+        try:
+            objects, names = self._level_fast(folder)
+        except InvalidPathError:
+            with botocore_errors("list", f"{self.location}/{prefix}"):
+                objects, names = folder.level(self.client)
+        return sorted(objects, key=lambda stat: stat.key), sorted_folders(self, prefix, names)
+
+    def copy(self, source: str, target: str, size: int) -> Stat:
+        require_two_keys(source, target)
+        self._check_owner()
+        raw = self._copier.copy(
+            self.settings, self._full(source), self._full(target), size, answered=self._answered
+        )
+        self._answered = True
+        return stat_of(target, raw)
 
     def delete(self, keys: Iterable[str]) -> None:
         batch = list(keys)
@@ -132,19 +152,26 @@ class S3Store(Store):
             with self._errors("delete", batch[start]):
                 obstore.delete(self._objects, full[start : start + DELETE_BATCH])
 
+    def check(self, key: str) -> None:
+        layout.check_key(key, self.settings.prefix)
+
     def outer(self) -> Iterator[Store]:
         parts = self.settings.prefix.split("/") if self.settings.prefix else []
         for count in reversed(range(len(parts))):
-            outer = copy(self)  # of the same bucket: session and clients are shared
+            outer = shallow_copy(self)  # of the same bucket: session and clients are shared
             outer.settings = replace(self.settings, prefix="/".join(parts[:count]))
             outer.location = outer.settings.location
             yield outer
 
     def _full(self, key: str) -> str:
         require_same_process()
-        prefix = self.settings.prefix
-        layout.check_key(key, prefix)
-        return f"{prefix}/{key}" if prefix else key
+        self.check(key)
+        return f"{self.settings.prefix}/{key}" if self.settings.prefix else key
+
+    def _folder(self, prefix: str) -> BucketFolder:
+        require_same_process()
+        base = self._full(prefix.rstrip("/")) + "/" if prefix else f"{self.settings.prefix}/".lstrip("/")
+        return BucketFolder(self.settings.bucket, f"{self.settings.prefix}/".lstrip("/"), base)
 
     def _put(self, key: str, body: bytes | memoryview, mode: Any) -> None:
         self._check_owner()
@@ -173,27 +200,19 @@ class S3Store(Store):
                 Bucket=self.settings.bucket, Key=full, ChecksumMode="ENABLED", **extra
             )
         self._answered = True
-        return _stat(key, raw)
+        return stat_of(key, raw)
 
-    def _list_fast(self, base: str, after: str) -> Iterator[Stat]:
-        cut = len(self.settings.prefix) + 1 if self.settings.prefix else 0
+    def _list_fast(self, folder: BucketFolder, after: str) -> Iterator[Stat]:
         offset = self._full(after) if after else None
-        with self._errors("list", base[cut:]):
-            for chunk in obstore.list(self._objects, base or None, offset=offset):
-                for meta in chunk:
-                    if meta["path"].startswith(base):  # not the folder's own placeholder object
-                        yield Stat(meta["path"][cut:], meta["size"], meta["e_tag"], meta["last_modified"])
+        with self._errors("list", folder.key):
+            for chunk in obstore.list(self._objects, folder.base or None, offset=offset):
+                yield from folder.stats(chunk)
 
-    def _list_all(self, base: str, after: str) -> Iterator[Stat]:
-        root = f"{self.settings.prefix}/".lstrip("/")
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.settings.bucket, Prefix=base, StartAfter=root + after if after else ""
-        )
-        with botocore_errors("list", f"s3://{self.settings.bucket}/{base}"):
-            for page in pages:
-                for raw in page.get("Contents", ()):
-                    if raw["Key"] != base:  # the folder's own placeholder object
-                        yield Stat(raw["Key"][len(root) :], raw["Size"], raw["ETag"], raw["LastModified"])
+    def _level_fast(self, folder: BucketFolder) -> Level:
+        with self._errors("list", folder.key):
+            found = obstore.list_with_delimiter(self._objects, folder.base or None)
+        names = [path[len(folder.base) :] for path in found["common_prefixes"]]
+        return [*folder.stats(found["objects"])], names
 
     @contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:
@@ -252,33 +271,3 @@ class S3Store(Store):
                     Bucket=self.settings.bucket, ExpectedBucketOwner=self.settings.expected_owner
                 )
             self._owner_checked = True
-
-
-def _stat(key: str, raw: dict[str, Any]) -> Stat:
-    whole, composite = _checksums(raw)
-    return Stat(
-        key,
-        raw["ContentLength"],
-        raw.get("ETag"),
-        raw["LastModified"],
-        storage_class=raw.get("ArchiveStatus") or raw.get("StorageClass"),
-        restored='ongoing-request="false"' in raw.get("Restore", ""),
-        sha256=whole,
-        composite=composite,
-    )
-
-
-def _checksums(raw: dict[str, Any]) -> tuple[str | None, str | None]:
-    """Read a HEAD's answer -> (digest of the whole object, composite checksum); at most one is there.
-
-    Some servers leave the number of parts off a composite; the ETag has it too.
-    """
-    checksum = raw.get("ChecksumSHA256")
-    if not checksum:
-        return None, None
-    if is_composite(checksum):
-        return None, checksum
-    parts = raw.get("ETag", "").strip('"').partition("-")[2]
-    if parts and raw.get("ChecksumType") != "FULL_OBJECT":
-        return None, f"{checksum}-{parts}"
-    return hex_from_base64(checksum), None

@@ -26,6 +26,7 @@ ACTIONS = {
     "head": "s3:GetObject",
     "list": "s3:ListBucket",
     "delete": "s3:DeleteObject",
+    "copy": "s3:GetObject and s3:PutObject",
 }
 """The IAM action behind each verb of the store."""
 
@@ -87,7 +88,7 @@ CODES: dict[str, _Row] = {
     **dict.fromkeys(
         ("BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"), (TransientError, _DAMAGED)
     ),
-    **dict.fromkeys(("InvalidObjectState",), (ArchivedError, _RESTORE)),
+    **dict.fromkeys(("InvalidObjectState", "ObjectNotInActiveTierError"), (ArchivedError, _RESTORE)),
     **dict.fromkeys(
         ("KMS.DisabledException", "KMS.NotFoundException", "KMSAccessDenied"),
         (AccessError, "Check kms_key_id and grant kms:GenerateDataKey and kms:Decrypt on it."),

@@ -166,11 +166,16 @@ def _require_credentials(session: boto3.Session) -> Any:
 
 
 def build_client(
-    session: boto3.Session, settings: S3Settings, *, sign_bodies: bool | None = None
+    session: boto3.Session,
+    settings: S3Settings,
+    *,
+    sign_bodies: bool | None = None,
+    patient: bool = False,
 ) -> botocore.client.BaseClient:
     """Make the S3 client for what obstore does not do. Its retries are the store's, so it has none.
 
-    ``sign_bodies`` None: boto3's own rule, which is to hash bodies for the signature over plain HTTP.
+    ``sign_bodies`` None: boto3's own rule, which is to hash bodies for the signature over plain HTTP. A
+    ``patient`` one waits up to REQUEST_TIMEOUT for an answer: a server may be silent while it copies.
     """
     from botocore.config import Config
 
@@ -180,7 +185,7 @@ def build_client(
     config = Config(
         retries={"total_max_attempts": 1, "mode": "standard"},
         connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
+        read_timeout=REQUEST_TIMEOUT if patient else READ_TIMEOUT,
         max_pool_connections=settings.max_workers + 2,
         # Some S3-compatible servers reject the CRC32 trailers that boto3 adds by default.
         request_checksum_calculation="when_required",

@@ -42,7 +42,7 @@ class S3Upload(Upload):
         self._open = True
         with botocore_errors("upload", self._where, answered=answered):
             self._id = client.create_multipart_upload(
-                **self._target, **self._payer, **_object_options(settings, key), ChecksumAlgorithm="SHA256"
+                **self._target, **self._payer, **object_options(settings, key), ChecksumAlgorithm="SHA256"
             )["UploadId"]
 
     def part(self, number: int, body: bytes, digest: bytes) -> None:
@@ -87,7 +87,8 @@ class S3Upload(Upload):
                 return  # completed after all, or dropped by a lifecycle rule
 
 
-def _object_options(settings: S3Settings, key: str) -> dict[str, Any]:
+def object_options(settings: S3Settings, key: str) -> dict[str, Any]:
+    """boto3's arguments for an object that is made at ``key``: storage class (of blobs) and encryption."""
     options: dict[str, Any] = {}
     relative = key.removeprefix(f"{settings.prefix}/") if settings.prefix else key
     if settings.storage_class and layout.parse_blob_key(relative):

@@ -14,6 +14,8 @@ from mltrack_tasks.errors import InvalidInputError, NotFoundError
 from mltrack_tasks.layout import MAX_KEY
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.probe import PROBE_FOLDER, Capabilities, probe_capabilities
+from mltrack_tasks.testing.copies import CopyContract
+from mltrack_tasks.testing.levels import LevelContract
 from mltrack_tasks.testing.raw import Raw
 from mltrack_tasks.testing.uploads import UploadContract
 
@@ -44,7 +46,7 @@ FOREIGN_KEYS = ("a//b", "x/../y", "./z", "a/b/", "a/\x01", "data//data.bin")
 """Names that other tools may have left in a bucket; a listing must survive them."""
 
 
-class StoreContract(UploadContract):
+class StoreContract(UploadContract, CopyContract, LevelContract):
     """Checks of one store. Subclasses give the fixtures ``store`` and ``raw`` (empty, of one root).
 
     ``expects`` says what the server behind it is known to do: a server that does less is not skipped, what
@@ -229,12 +231,17 @@ class StoreContract(UploadContract):
             store.head,
             lambda key: store.head(key, checksum=True),
             lambda key: store.delete(["fine", key]),
+            lambda key: store.copy("fine", key, 1),
+            lambda key: store.copy(key, "new", 1),
+            store.check,
         )
         for key in BAD_KEYS:
             for verb in verbs:
                 with pytest.raises(InvalidInputError):
                     verb(key)
         assert raw.list() == ["fine"]
+        for key in ODD_KEYS:
+            store.check(key)
 
     def test_one_of_many_racing_writers_wins(self, store: Store, raw: Raw) -> None:
         def create(number: int) -> bool:

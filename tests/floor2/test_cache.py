@@ -94,6 +94,19 @@ def test_evicting_forgets_every_piece(cached: Cached) -> None:
     assert cached.behind.calls["get"] == 3
 
 
+def test_a_copy_forgets_what_was_kept_of_its_target(cached: Cached) -> None:
+    good, damaged = cached.blob(b"0123456789"), blob_key(sha256_hex(b"abc"), "bin")
+    cached.behind.inner.create(damaged, b"wrong")
+    cached.behind.inner.create("elsewhere", b"abc")
+    cached.store.get(good)
+    cached.store.get(damaged)
+    cached.store.copy("elsewhere", damaged, 3)
+    assert cached.store.get(damaged) == b"abc"
+    cached.store.copy(good, "other", 10)
+    assert cached.store.get(good) == b"0123456789"
+    assert cached.behind.calls["get"] == 3
+
+
 def test_the_limit_is_kept_and_the_least_recently_used_goes(tmp_path: Path) -> None:
     cached = Cached(tmp_path / "cache", max_bytes=10_000)
     keys = [cached.blob(bytes([number]) * 900) for number in range(30)]

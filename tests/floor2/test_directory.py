@@ -96,6 +96,43 @@ def test_replacing_and_uploading_are_durable_too(root: Path, monkeypatch: pytest
     assert calls.log[-3:] == ["fsync .", "link a/u", "fsync a"]
 
 
+def test_a_copy_is_durable_and_shares_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = DirectoryStore(root)
+    store.create("a/k", b"x")
+    calls = Calls(root, monkeypatch)
+    store.copy("a/k", "b/c", 1)
+    assert [call for call in calls.log if "tmp" not in call] == [
+        *("fsync temporary", "fsync ..", "mkdir b", "fsync .", "rename b/c", "fsync b"),
+    ]
+    assert [(root / key).stat().st_nlink for key in ("a/k", "b/c")] == [1, 1]
+    assert (root / "a/k").stat().st_ino != (root / "b/c").stat().st_ino
+    assert [path.name for path in (root / ".tmp").iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_a_copy_that_fails_leaves_the_target(
+    number: int, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DirectoryStore(root)
+    store.create("k", b"new")
+    store.create("t", b"old")
+    (root / "folder").mkdir()
+
+    def fail(*arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    for call in ("pwrite", "fsync", "replace"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"os.{call}", fail)
+            with pytest.raises(AccessError, match=f"{root}/t"):
+                store.copy("k", "t", 3)
+    for target in ("folder", "t/below"):
+        with pytest.raises(InvalidInputError, match=target):
+            store.copy("k", target, 3)
+    assert store.get("t") == b"old"
+    assert [path.name for path in (root / ".tmp").iterdir()] == ["lock"]
+
+
 @pytest.mark.parametrize("moment", ["fsync", "link", "pwrite"])
 def test_a_process_that_dies_leaves_no_object(root: Path, moment: str) -> None:
     code = (
@@ -162,6 +199,9 @@ READS: dict[str, Callable[[Store, str], object]] = {
     "create": lambda store, key: store.create(key, b"x"),
     "replace": lambda store, key: store.replace(key, b"x", "e"),
     "upload": lambda store, key: store.upload(key, 1),
+    "copy from": lambda store, key: store.copy(key, "new", 1),
+    "copy to": lambda store, key: store.copy("a/k", key, 0),
+    "level": lambda store, key: store.level(f"{key}/"),
     "delete": lambda store, key: store.delete([key]),
 }
 
@@ -181,6 +221,8 @@ def test_symbolic_links_are_not_followed(root: Path, tmp_path: Path, verb: str) 
         with pytest.raises(IntegrityError, match="symbolic link"):
             READS[verb](store, key)
     assert [stat.key for stat in store.list("")] == ["a/k"]
+    assert store.level("") == ([], ["a"])
+    assert [stat.key for stat in store.level("a/")[0]] == ["a/k"]
     assert [path.name for path in outside.iterdir()] == ["secret"]
     assert (outside / "secret").read_bytes() == b"secret"
 

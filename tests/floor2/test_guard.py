@@ -32,11 +32,13 @@ READS: dict[str, Callable[[Store], object]] = {
     "get_range": lambda store: store.get_range("k", 0, 1),
     "head": lambda store: store.head("k"),
     "list": lambda store: list(store.list("")),
+    "level": lambda store: store.level(""),
 }
 WRITES: dict[str, Callable[[Store], object]] = {
     "create": lambda store: store.create("k", b""),
     "replace": lambda store: store.replace("k", b"", "e"),
     "upload": lambda store: store.upload("k", 1),
+    "copy": lambda store: store.copy("k", "t", 1),
     "delete": lambda store: store.delete(["k"]),
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mltrack_tasks.digest import SINGLE_PUT_LIMIT
 from mltrack_tasks.errors import (
     AccessError,
     ArchivedError,
@@ -40,14 +41,18 @@ VERBS: dict[str, Verb] = {
     "head": lambda store: store.head("k"),
     "head checksum": lambda store: store.head("k", checksum=True),
     "list": lambda store: list(store.list("")),
+    "level": lambda store: store.level(""),
+    "copy": lambda store: store.copy("k", "t", 1),
+    "copy in parts": lambda store: store.copy("k", "t", SINGLE_PUT_LIMIT + 1),
     "delete": lambda store: store.delete(["k"]),
 }
-FIRST = ("create", "get", "head checksum", "list", "upload")
+FIRST = ("create", "get", "head checksum", "list", "level", "copy", "upload")
 """Verbs that may be the first to reach an endpoint; a large body never goes first."""
 ACTIONS = {
     **dict.fromkeys(("create", "create large", "replace", "upload"), "s3:PutObject"),
     **dict.fromkeys(("get", "get_range", "head", "head checksum"), "s3:GetObject"),
-    "list": "s3:ListBucket",
+    **dict.fromkeys(("list", "level"), "s3:ListBucket"),
+    **dict.fromkeys(("copy", "copy in parts"), "s3:GetObject and s3:PutObject"),
     "delete": "s3:DeleteObject",
 }
 
@@ -216,7 +221,7 @@ def test_the_table_of_codes(proxied: S3Settings, proxy: FaultProxy) -> None:
         proxy.clear()
         elsewhere = {"x-amz-bucket-region": "eu-west-1"} if status == 301 else {}
         proxy.script(Fault("answer", times=None, answer=Answer(status, code, headers=elsewhere)))
-        for verb in ("get", "list", "upload", "delete"):
+        for verb in ("get", "list", "level", "upload", "copy", "copy in parts", "delete"):
             with pytest.raises(kind, match=rf"(?s){BUCKET}.*{advice}") as raised:
                 VERBS[verb](store)
             assert type(raised.value) is kind, (code, verb)

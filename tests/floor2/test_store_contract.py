@@ -9,7 +9,7 @@ import pytest
 from moto.s3 import models as moto_models
 
 from mltrack_tasks.errors import InvalidInputError
-from mltrack_tasks.stores.base import Stat, Store, WrapperStore
+from mltrack_tasks.stores.base import Level, Stat, Store, WrapperStore
 from mltrack_tasks.stores.cache import CachedStore
 from mltrack_tasks.stores.directory import DirectoryStore
 from mltrack_tasks.stores.guard import GuardedStore
@@ -103,6 +103,10 @@ class _WithoutFormat(WrapperStore):
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Stat]:
         return (stat for stat in self.inner.list(prefix, after=after) if stat.key != "format.json")
+
+    def level(self, prefix: str) -> Level:
+        objects, folders = self.inner.level(prefix)
+        return [stat for stat in objects if stat.key != "format.json"], folders
 
 
 class _RawWithoutFormat(RawObjects):

@@ -42,8 +42,11 @@ def every_verb(store: Store) -> None:
     with store.upload("u", 1) as upload:
         upload.part(1, b"x", b"")
         upload.complete()
-    assert [found.key for found in store.list("")] == ["k", "u"]
-    store.delete(["k", "u"])
+    store.copy("k", "c", 1)
+    assert [found.key for found in store.list("")] == ["c", "k", "u"]
+    assert [found.key for found in store.level("")[0]] == ["c", "k", "u"]
+    store.check("k")
+    store.delete(["c", "k", "u"])
 
 
 def test_each_verb_is_tried_three_times() -> None:
@@ -51,8 +54,8 @@ def test_each_verb_is_tried_three_times() -> None:
     failing = Fails(MemoryStore(), retry.TRIES - 1, TransientError("busy"))
     every_verb(RetryingStore(failing, sleep=pauses.append))
     assert set(failing.calls.values()) == {retry.TRIES}
-    assert len(failing.calls) == 10
-    assert len(pauses) == 10 * (retry.TRIES - 1)
+    assert len(failing.calls) == 12
+    assert len(pauses) == 12 * (retry.TRIES - 1)
     for first, second in zip(pauses[::2], pauses[1::2], strict=True):
         assert retry.FIRST_PAUSE / 2 <= first <= retry.FIRST_PAUSE
         assert retry.FIRST_PAUSE <= second <= retry.FIRST_PAUSE * 2
@@ -130,11 +133,23 @@ def test_faulty_store_fails_one_call_or_all_that_follow() -> None:
 def test_counting_store_counts_calls_and_bytes() -> None:
     store = CountingStore(MemoryStore())
     every_verb(store)
-    verbs = ("create", "get", "get_range", "head", "replace", "upload", "part", "complete", "list", "delete")
-    assert store.calls == dict.fromkeys(verbs, 1)
+    verbs = ("create", "get", "get_range", "head", "replace", "upload", "part", "complete", "copy", "list")
+    assert store.calls == dict.fromkeys((*verbs, "level", "delete"), 1)
     assert {verb: size for verb, size in store.sent.items() if size} == {"create": 1, "replace": 1, "part": 1}
     assert store.log[0] == ("create", "k")
-    assert store.log[-1] == ("delete", "k,u")
+    assert store.log[-1] == ("delete", "c,k,u")
+
+
+def test_counting_store_counts_the_pages_of_levels() -> None:
+    for objects, folders, requests in ((0, 0, 1), (600, 400, 1), (600, 401, 2), (1_000, 1_001, 3)):
+        inner = MemoryStore()
+        for number in range(objects):
+            inner.create(f"{number}", b"")
+        for number in range(folders):
+            inner.create(f"f{number}/x", b"")
+        store = CountingStore(inner)
+        assert [len(found) for found in store.level("")] == [objects, folders]
+        assert store.requests == requests
 
 
 def test_wrappers_keep_what_they_are_around() -> None:
