@@ -30,15 +30,21 @@ if TYPE_CHECKING:
     from mltrack_tasks.migration.download import RestoreReport as RestoreReport
     from mltrack_tasks.migration.planning import Plan as Plan
     from mltrack_tasks.migration.report import MigrationReport as MigrationReport
+    from mltrack_tasks.models import ModelVersion as ModelVersion
+    from mltrack_tasks.promotions import Promotion as Promotion
     from mltrack_tasks.query import QueryResult as QueryResult
     from mltrack_tasks.receipts import Receipt as Receipt
     from mltrack_tasks.records import NamedData as NamedData
     from mltrack_tasks.records import RunManifest as RunManifest
     from mltrack_tasks.refs import DataRef as DataRef
+    from mltrack_tasks.registry.listing import ModelSummary as ModelSummary
     from mltrack_tasks.tasks import check_access as check_access
     from mltrack_tasks.tasks import compact_catalog as compact_catalog
+    from mltrack_tasks.tasks import copy_model as copy_model
     from mltrack_tasks.tasks import data_usage_stats as data_usage_stats
     from mltrack_tasks.tasks import delete_local_batch as delete_local_batch
+    from mltrack_tasks.tasks import deprecate_version as deprecate_version
+    from mltrack_tasks.tasks import download_model as download_model
     from mltrack_tasks.tasks import find_existing as find_existing
     from mltrack_tasks.tasks import find_runs_by_data as find_runs_by_data
     from mltrack_tasks.tasks import finish_migration as finish_migration
@@ -46,17 +52,26 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import forget_data as forget_data
     from mltrack_tasks.tasks import get_run as get_run
     from mltrack_tasks.tasks import list_data as list_data
+    from mltrack_tasks.tasks import list_models as list_models
     from mltrack_tasks.tasks import list_runs as list_runs
+    from mltrack_tasks.tasks import model_at as model_at
+    from mltrack_tasks.tasks import model_history as model_history
     from mltrack_tasks.tasks import plan_manifests as plan_manifests
     from mltrack_tasks.tasks import plan_migration as plan_migration
     from mltrack_tasks.tasks import plan_restore as plan_restore
+    from mltrack_tasks.tasks import promote_model as promote_model
     from mltrack_tasks.tasks import query_data as query_data
     from mltrack_tasks.tasks import query_runs as query_runs
     from mltrack_tasks.tasks import rebuild_views as rebuild_views
+    from mltrack_tasks.tasks import register_model as register_model
+    from mltrack_tasks.tasks import remove_alias as remove_alias
+    from mltrack_tasks.tasks import resolve_model as resolve_model
     from mltrack_tasks.tasks import restore_batch as restore_batch
     from mltrack_tasks.tasks import retrieve_data as retrieve_data
     from mltrack_tasks.tasks import retrieve_file as retrieve_file
+    from mltrack_tasks.tasks import rollback_model as rollback_model
     from mltrack_tasks.tasks import scan_source as scan_source
+    from mltrack_tasks.tasks import set_policy as set_policy
     from mltrack_tasks.tasks import store_data as store_data
     from mltrack_tasks.tasks import store_file as store_file
     from mltrack_tasks.tasks import store_run as store_run
@@ -65,6 +80,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import verify_batch as verify_batch
     from mltrack_tasks.tasks import verify_batches as verify_batches
     from mltrack_tasks.tasks import write_manifests as write_manifests
+    from mltrack_tasks.transactions import promotion_transaction as promotion_transaction
     from mltrack_tasks.usage_stats import UsageStats as UsageStats
     from mltrack_tasks.views import ViewReport as ViewReport
 
@@ -83,7 +99,10 @@ _HOMES = {
     "migration.download": ("RestoreReport",),
     "migration.planning": ("Plan",),
     "migration.report": ("MigrationReport",),
+    "models": ("ModelVersion",),
+    "promotions": ("Promotion",),
     "query": ("QueryResult",),
+    "registry.listing": ("ModelSummary",),
     "receipts": ("Receipt",),
     "records": ("NamedData", "RunManifest"),
     "refs": ("DataRef",),
@@ -93,8 +112,11 @@ _HOMES = {
         *("verify_batch", "verify_batches", "write_manifests"),
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
+        *("copy_model", "deprecate_version", "download_model", "list_models", "model_at", "model_history"),
+        *("promote_model", "register_model", "remove_alias", "resolve_model", "rollback_model", "set_policy"),
         *("retrieve_data", "retrieve_file", "store_data", "store_file", "store_run", "trace_lineage"),
     ),
+    "transactions": ("promotion_transaction",),
     "usage_stats": ("UsageStats",),
     "views": ("ViewReport",),
 }

@@ -51,12 +51,12 @@ def judge(stat: Stat, source: Source) -> Verdict:
         # One over other parts, though as many, is another: a difference is a reason to read, not a proof.
         as_many = _parts(stat.composite) == _parts_of(source.size)
         return Verdict.PRESENT if as_many and stat.composite == source.composite() else Verdict.UNKNOWN
-    plain = _MD5.fullmatch(stat.etag or "")
+    plain = plain_md5(stat.etag)
     if not plain:
         return Verdict.UNKNOWN
-    expected = source.multipart_etag() if "-" in plain[1] else source.md5()
+    expected = source.multipart_etag() if "-" in plain else source.md5()
     # Another kind of ETag (KMS) can look like an MD5.
-    return Verdict.PRESENT if plain[1] == expected else Verdict.UNKNOWN
+    return Verdict.PRESENT if plain == expected else Verdict.UNKNOWN
 
 
 def write_blob(
@@ -131,10 +131,7 @@ def fault_of(store: Store, digest: str, format: str, size: int) -> str:
     if stat.size != size:
         return f"has {stat.size:,} bytes, not {size:,}"
     if stat.sha256 is None and not stat.archived:
-        hasher = hashlib.sha256()
-        for chunk in _ranges(store, key, stat.size):
-            hasher.update(chunk)
-        return "" if hasher.hexdigest() == digest else "is damaged"
+        return "" if hash_object(store, stat) == digest else "is damaged"
     if stat.sha256 is None:
         return f"cannot be checked in {stat.storage_class}"
     return "" if stat.sha256 == digest else "is damaged"
@@ -173,6 +170,20 @@ def stream_blob(store: Store, digest: str, format: str) -> Iterator[bytes | memo
         raise damaged(store, key)
 
 
+def hash_object(store: Store, stat: Stat) -> str:
+    """Read all bytes of an object -> their digest."""
+    hasher = hashlib.sha256()
+    for chunk in _ranges(store, stat.key, stat.size):
+        hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def plain_md5(etag: str | None) -> str | None:
+    """Read an ETag that is, or looks like, MD5 (of parts, with their count) -> its text without quotes."""
+    found = _MD5.fullmatch(etag or "")
+    return found[1] if found else None
+
+
 def damaged(store: Store, key: str) -> IntegrityError:
     """The error for a blob whose bytes are not those of its name."""
     return IntegrityError(
@@ -198,10 +209,7 @@ def _is_intact(store: Store, stat: Stat, source: Source) -> bool:
     verdict = judge(stat, source)
     if verdict is Verdict.UNKNOWN and not stat.archived:
         store.evict(stat.key)  # what the store holds is in question, not what a cache does
-        hasher = hashlib.sha256()
-        for chunk in _ranges(store, stat.key, stat.size):
-            hasher.update(chunk)
-        verdict = _equal(hasher.hexdigest(), source.digest)
+        verdict = _equal(hash_object(store, stat), source.digest)
     return verdict is not Verdict.DAMAGED
 
 

@@ -47,6 +47,7 @@ _REVISION = re.compile(r"(?P<segment>[^~]+)(?:~(?P<number>[0-9]{8}))?")
 _LOG_ENTRY = re.compile(re.escape(RUN_LOG) + r"(?P<day>[^/]+)/(?P<segment>[^~/]+)~(?P<number>[0-9]{8})")
 _NAME_PIN = "~name~"
 _MIGRATION_PIN = "~migration~"
+_MODEL_PIN = "~model~"
 
 
 def encode_segment(name: str, *, what: str = "name") -> str:
@@ -266,10 +267,15 @@ def migration_pin_key(digest: str, migration: str) -> str:
     return pin_folder(digest) + _MIGRATION_PIN + encode_segment(migration, what="The migration's name")
 
 
+def model_pin_key(digest: str, model: str) -> str:
+    """Key of the pin by which the versions of a model hold a blob."""
+    return pin_folder(digest) + _MODEL_PIN + encode_segment(model, what="The model")
+
+
 def run_of_pin(key: str) -> str | None:
-    """Read a pin's key -> the run id, or None when a data name or a migration holds it."""
+    """Read a pin's key -> the run id, or None when a data name, a migration or a model holds it."""
     last = key.rsplit("/", 1)[-1]
-    return None if last.startswith((_NAME_PIN, _MIGRATION_PIN)) else decode_segment(last)
+    return None if last.startswith((_NAME_PIN, _MIGRATION_PIN, _MODEL_PIN)) else decode_segment(last)
 
 
 def view_key(mode: str, value: str, run_id: str) -> str:

@@ -28,7 +28,12 @@ RETRIES = 2
 _EMITTED = (
     *(events.BLOB_HEALED, events.DATA_STORED, events.DATA_FORGOTTEN, events.RUN_STORED),
     *(events.CATALOG_COMPACTED, events.MIGRATION_COMPLETED),
+    *(events.MODEL_REGISTERED, events.MODEL_PROMOTED, events.MODEL_ROLLED_BACK),
+    *(events.MODEL_ALIAS_REMOVED, events.MODEL_DEPRECATED, events.MODEL_COPIED),
 )
+
+
+_LABELS = ("model", "alias", "version")
 
 
 def mltrack_task(function: Callable[P, R]) -> Task[P, R]:
@@ -65,6 +70,8 @@ def report(event: Event) -> None:
             resource={
                 "prefect.resource.id": f"mltrack.{event.subject}",
                 "prefect.resource.name": event.subject,
+                # What automations may want to match beside the name: a promotion to a certain alias.
+                **{f"mltrack.{key}": str(event.details[key]) for key in _LABELS if event.details.get(key)},
             },
             payload=dict(event.details),
         )

@@ -1,0 +1,86 @@
+"""Aliases: which version a name stands for, as its numbered promotions say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from mltrack_tasks import layout
+from mltrack_tasks.errors import IntegrityError, InvalidInputError
+from mltrack_tasks.modelkeys import alias_folder, aliases_folder, check_alias
+from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.promotions import Promotion
+from mltrack_tasks.records import Record
+from mltrack_tasks.registry.numbered import create_number, list_numbered, read_number, read_numbered
+from mltrack_tasks.stores.base import Stat, Store
+
+REMEMBERED = timedelta(days=7)
+"""How long a request id is looked for among the promotions, by the store's clock and this machine's."""
+
+
+def promotions_of(store: Store, model: str, alias: str) -> list[Promotion]:
+    """Read all promotions of an alias, oldest first; none if there is no such alias."""
+    return read_numbered(store, alias_folder(model, alias), partial(_parse, model, alias))
+
+
+def current_promotion(store: Store, model: str, alias: str) -> Promotion | None:
+    """Read the promotion that is in force, or None if there never was one: one LIST and one GET."""
+    return _last_of(store, model, alias, list_numbered(store, alias_folder(model, alias)))
+
+
+def find_request(store: Store, model: str, alias: str, request_id: str) -> Promotion | None:
+    """Find the promotion that a call of this request id wrote before, among those of the last days."""
+    since = datetime.now(UTC) - REMEMBERED
+    listed = list_numbered(store, alias_folder(model, alias))
+    recent = [number for number, stat in enumerate(listed, start=1) if stat.modified >= since]
+    read = partial(read_number, store, alias_folder(model, alias), partial(_parse, model, alias))
+    for event in map_ordered(read, reversed(recent), store.max_workers):
+        if event.request_id == request_id:
+            return event
+    return None
+
+
+def append(store: Store, event: Promotion) -> Promotion | None:
+    """Write the promotion under its number -> what is stored, or None if another has the number."""
+    what = f"The alias {event.alias!r} of model {event.model!r}"
+    folder = alias_folder(event.model, event.alias)
+    written = create_number(store, folder, event.number, event.to_content(), what=what)
+    if written is None:
+        return None
+    record, created = written
+    return replace(event, provenance=record.provenance, created=created)
+
+
+def alias_names(store: Store, model: str) -> list[str]:
+    """Name the aliases that a model has or had; foreign folders are passed over."""
+    return list(_names(store.level(aliases_folder(model))[1]))
+
+
+def aliases_of(store: Store, model: str) -> dict[str, str]:
+    """Read which version each alias of a model stands for; those that were removed are left out."""
+    names = alias_names(store, model)
+    found = map_ordered(partial(current_promotion, store, model), names, store.max_workers)
+    return {event.alias: event.version for event in found if event and event.version}
+
+
+def _names(folders: list[str]) -> Iterator[str]:
+    for segment in folders:
+        try:
+            yield check_alias(layout.decode_segment(segment))
+        except (IntegrityError, InvalidInputError):
+            continue
+
+
+def _last_of(store: Store, model: str, alias: str, listed: list[Stat]) -> Promotion | None:
+    if not listed:
+        return None
+    return read_number(store, alias_folder(model, alias), partial(_parse, model, alias), len(listed))
+
+
+def _parse(model: str, alias: str, record: Record, number: int, what: str) -> Promotion:
+    event = Promotion.from_record(record, what=what)
+    if (event.model, event.alias, event.number) != (model, alias, number):
+        raise IntegrityError(f"{what} is that of another place; it was not written there by this library.")
+    return event

@@ -1,0 +1,83 @@
+"""A version into another store: another region, account or server; the same files under the same id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+from mltrack_tasks import events, layout
+from mltrack_tasks.blobs import read_blob, write_blob
+from mltrack_tasks.deletions import hold
+from mltrack_tasks.digest import part_size_for
+from mltrack_tasks.events import Event, Observe, log_event
+from mltrack_tasks.models import ModelFile, ModelVersion
+from mltrack_tasks.refs import DataRef
+from mltrack_tasks.registry.identity import adopt_version
+from mltrack_tasks.registry.materialising import check_places, materialise
+from mltrack_tasks.registry.reading import read_named, with_standing
+from mltrack_tasks.registry.registering import MATERIALISED_UP_TO, create_version, stored_version
+from mltrack_tasks.sources import Source
+from mltrack_tasks.stores.base import Store
+
+
+def copy_model(
+    store: Store,
+    model_name: str,
+    version: str,
+    target_store: Store,
+    *,
+    observe: Observe = log_event,
+) -> ModelVersion:
+    """Copy a version into another store -> the version there, under the same id.
+
+    Only the blobs that are missing there are sent, each proven; the record keeps who registered it and when.
+    Aliases are not copied: what is in production is each store's own affair. Nor are the runs and training
+    data that the record names. The same call again finishes what was interrupted. Raises ConflictError if
+    the target has other bytes under the id, or the same bytes under another.
+    """
+    found = read_named(store, model_name, version)
+    check_places(target_store, found.model, found.version, [file.path for file in found.files])
+    writers = [partial(_write, store, target_store, file) for file in found.files]
+    refs = hold(target_store, writers, partial(_pin_key, found.model), observe=observe)
+    adopt_version(target_store, found.model, found.tree_digest, found.version)
+    if found.size_bytes <= MATERIALISED_UP_TO:
+        materialise(target_store, found, observe=observe)
+    stored = stored_version(target_store, found)
+    if stored is None:
+        stored = create_version(target_store, found, found.provenance)
+    sent = [ref for ref in refs if ref.created]
+    details = {
+        **{"model": found.model, "version": found.version, "target": target_store.location},
+        **{"files": len(refs), "sent": len(sent), "bytes_sent": sum(ref.size_bytes for ref in sent)},
+    }
+    observe(Event(events.MODEL_COPIED, f"model.{found.model}", details))
+    return replace(with_standing(target_store, stored), created=stored.created)
+
+
+class _StoredSource(Source):
+    """The bytes of a blob of another store; whoever sends them hashes them once more."""
+
+    def __init__(self, store: Store, file: ModelFile) -> None:
+        self._store, self._file = store, file
+        self._key = layout.blob_key(file.digest, file.format)
+        self.digest, self.size = file.digest, file.size_bytes
+
+    def body(self) -> bytes | memoryview:
+        return read_blob(self._store, self._file.digest, self._file.format, self.size)
+
+    def parts(self) -> Iterator[bytes]:
+        step = part_size_for(self.size)
+        for start in range(0, self.size, step):
+            yield bytes(self._store.get_range(self._key, start, min(step, self.size - start)))
+
+
+def _write(store: Store, target: Store, file: ModelFile, observe: Observe) -> DataRef:
+    source = _StoredSource(store, file)
+    created = write_blob(target, source, file.format, observe=observe, ask=True)
+    place = layout.blob_key(file.digest, file.format)
+    return DataRef(file.digest, file.format, file.size_bytes, place, file.shown_path, created=created)
+
+
+def _pin_key(model: str, digest: str) -> str:
+    return layout.model_pin_key(digest, model)

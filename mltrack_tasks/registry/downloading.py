@@ -1,0 +1,85 @@
+"""A version's files into a folder of this machine: whole, proven, or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from functools import partial
+from pathlib import Path
+
+from mltrack_tasks.blobs import stream_blob
+from mltrack_tasks.errors import ConflictError, IntegrityError
+from mltrack_tasks.filetree import FILE, LINK, Entry
+from mltrack_tasks.layout import blob_key
+from mltrack_tasks.localtree import LocalTree
+from mltrack_tasks.models import ModelFile, ModelVersion
+from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.registry.reading import read_named, with_standing
+from mltrack_tasks.stores.base import Store
+from mltrack_tasks.stores.files import checked_path, fsync_folder, hash_file, make_folders, os_errors
+
+_PLAIN, _RUNNABLE = 0o644, 0o755
+
+
+def download_model(
+    store: Store, model_name: str, version_or_alias: str, path: str | Path
+) -> tuple[ModelVersion, Path]:
+    """Write the files of a version into the folder ``path`` -> the version, and the absolute path.
+
+    Each file is proven by its digest, and the folder appears whole under its name. One that holds exactly
+    these files is left alone; anything else there is a ConflictError, and nothing is written. Blobs come
+    through the read cache where the store has one. Raises NotFoundError, ArchivedError, IntegrityError.
+    """
+    version = read_named(store, model_name, version_or_alias)
+    target = checked_path(path).absolute()
+    with os_errors(str(target)):
+        if target.is_dir() and any(target.iterdir()):
+            _require_same(target, version)
+            return with_standing(store, version), target
+        if target.exists() and not target.is_dir():
+            raise ConflictError(f"{target} is no folder. Remove it, or choose another path.")
+        make_folders(target.parent)
+    _write_all(store, version, target)
+    return with_standing(store, version), target
+
+
+def _write_all(store: Store, version: ModelVersion, target: Path) -> None:
+    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
+    with os_errors(str(target)):
+        temporary.mkdir()
+        try:
+            with LocalTree(temporary) as tree:
+                list(map_ordered(partial(_write, store, tree), version.files, store.max_workers))
+            os.rename(temporary, target)  # onto nothing, or an empty folder: never over something
+            fsync_folder(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(store: Store, tree: LocalTree, file: ModelFile) -> None:
+    mode = _RUNNABLE if file.executable else _PLAIN
+    entry = Entry(file.path, FILE, mode, file.size_bytes, digest=file.digest)
+    try:
+        tree.write(entry, stream_blob(store, file.digest, file.format))
+    except IntegrityError:
+        if not store.evict(blob_key(file.digest, file.format)):
+            raise
+        tree.write(entry, stream_blob(store, file.digest, file.format))  # not out of a cache this time
+
+
+def _require_same(target: Path, version: ModelVersion) -> None:
+    """Raise ConflictError unless a folder holds the files of a version, and nothing else."""
+    with LocalTree(target) as tree:
+        found = tree.scan()
+        here = {entry.path: entry for entry in found.entries if entry.kind == FILE}
+        others = bool(found.left_out) or any(entry.kind == LINK for entry in found.entries)
+    wanted = {file.path: file for file in version.files}
+    same = not others and here.keys() == wanted.keys()
+    if not same or any(hash_file(target / path) != file.digest for path, file in wanted.items()):
+        raise ConflictError(
+            f"{target} holds other files than {version.version} of {version.model!r}. Remove it, or choose "
+            "another path.",
+            existing=str(target),
+            offered=version.version,
+        )

@@ -1,0 +1,263 @@
+"""Gates: what a version must pass before an alias is moved to it.
+
+A gate is a small value that can be written down, in a flow's parameters and in a policy, or a function of the
+user's own (a Prefect task too). None of them runs anything out of a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from mltrack_tasks.blobs import fault_of
+from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.models import ModelFile, ModelVersion
+from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.registry.blobfile import open_blob
+from mltrack_tasks.registry.reading import read_version
+from mltrack_tasks.stores.base import Store
+
+_SHOWN = 5
+"""Findings that a report names."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a gate says: whether it lets the version pass, and why."""
+
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """What gates look at: a version, and what aliases of its model stand for now."""
+
+    store: Store
+    version: ModelVersion
+    alias: str
+    version_at: Callable[[str], str | None]
+
+    @cached_property
+    def current(self) -> ModelVersion | None:
+        """The version that the alias stands for now."""
+        return self.standing(self.alias)
+
+    def standing(self, alias: str) -> ModelVersion | None:
+        """The version that an alias stands for now, or None."""
+        found = self.version_at(alias)
+        return None if found is None else read_version(self.store, self.version.model, found)
+
+
+class _Gate(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def judge(self, case: Case) -> Verdict:
+        """Decide whether the version of ``case`` may pass."""
+        raise NotImplementedError
+
+
+class MetricGate(_Gate):
+    """A metric of the version lies within bounds, both included."""
+
+    kind: Literal["metric"] = "metric"
+    metric: str = Field(description="Name of the metric in the version's record.")
+    at_least: float | None = Field(default=None, description="Lowest value that passes.")
+    at_most: float | None = Field(default=None, description="Highest value that passes.")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> MetricGate:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("give at_least, at_most or both")
+        return self
+
+    def judge(self, case: Case) -> Verdict:
+        value = _number(case.version, self.metric)
+        if value is None:
+            return _without(case.version, self.metric)
+        low = -math.inf if self.at_least is None else self.at_least
+        high = math.inf if self.at_most is None else self.at_most
+        return Verdict(low <= value <= high, f"{self.metric} is {value:g}; allowed is {low:g} to {high:g}")
+
+
+class NotWorseGate(_Gate):
+    """A metric is not worse than that of the version an alias stands for, by more than a tolerance."""
+
+    kind: Literal["not_worse"] = "not_worse"
+    metric: str = Field(description="Name of the metric in both records.")
+    tolerance: float = Field(default=0.0, ge=0, description="By how much it may be worse.")
+    higher_is_better: bool = Field(default=True, description="False for losses and errors.")
+    alias: str = Field(default="production", description="Alias of the version to compare with.")
+
+    def judge(self, case: Case) -> Verdict:
+        other = case.current if self.alias == case.alias else case.standing(self.alias)
+        if other is None:
+            return Verdict(True, f"{self.alias} stands for no version yet")
+        new, old = _number(case.version, self.metric), _number(other, self.metric)
+        if new is None:
+            return _without(case.version, self.metric)
+        if old is None:
+            return _without(other, self.metric)
+        worse = old - new if self.higher_is_better else new - old
+        detail = f"{self.metric} is {new:g}, and {old:g} in {other.version} ({self.alias})"
+        return Verdict(worse <= self.tolerance, f"{detail}; tolerance {self.tolerance:g}")
+
+
+class TagsGate(_Gate):
+    """The version has certain tags."""
+
+    kind: Literal["tags"] = "tags"
+    tags: dict[str, Any] = Field(min_length=1, description="Tags with their values; null takes any value.")
+
+    def judge(self, case: Case) -> Verdict:
+        has = case.version.tags
+        missing = [key for key, value in self.tags.items() if key not in has or value not in (None, has[key])]
+        return Verdict(not missing, f"lacks the tags {', '.join(missing)}" if missing else "has all tags")
+
+
+class SignatureGate(_Gate):
+    """The version says what goes into it and what comes out: an MLflow signature."""
+
+    kind: Literal["signature"] = "signature"
+
+    def judge(self, case: Case) -> Verdict:
+        found = bool(case.version.mlflow.get("signature"))
+        return Verdict(found, "has a signature" if found else "has no signature in an MLmodel file")
+
+
+class FilesGate(_Gate):
+    """Every file is stored whole: by the checksum that the server keeps, or read and hashed."""
+
+    kind: Literal["files"] = "files"
+
+    def judge(self, case: Case) -> Verdict:
+        files = case.version.files
+        faults = map_ordered(partial(_fault, case.store), files, case.store.max_workers)
+        found = [f"{file.shown_path} {fault}" for file, fault in zip(files, faults, strict=True) if fault]
+        return Verdict(not found, _some(found) or f"{len(files)} files verified")
+
+
+class PickleGate(_Gate):
+    """No file holds pickled Python, which runs code when it is loaded. Nothing is executed to find out."""
+
+    kind: Literal["pickle"] = "pickle"
+    allow: Literal["none", "known", "any"] = Field(
+        default="none",
+        description="`none`: no pickle at all; `known`: only such as a scanner finds harmless "
+        "(extra `scan`); `any`: pickles are named in the report and let pass.",
+    )
+
+    def judge(self, case: Case) -> Verdict:
+        from mltrack_tasks.pickles import dangerous_globals, find_pickles
+
+        by_path = {file.path: file for file in case.version.files}
+        sizes = {path: file.size_bytes for path, file in by_path.items()}
+
+        def opened(path: str) -> Any:
+            return open_blob(case.store, by_path[path])
+
+        found = find_pickles(sizes, opened)
+        if not found:
+            return Verdict(True, "no pickle found")
+        named = _some([f"{by_path[one.path].shown_path}: {one.reason}" for one in found])
+        if self.allow == "any":
+            return Verdict(True, f"allowed: {named}")
+        if self.allow == "none":
+            return Verdict(False, named)
+        bad = dangerous_globals(found, sizes, opened)
+        return Verdict(not bad, _some([str(one) for one in bad]) or f"scanned: {named}")
+
+
+Gate = Annotated[
+    MetricGate | NotWorseGate | TagsGate | SignatureGate | FilesGate | PickleGate, Field(discriminator="kind")
+]
+Own = Callable[[ModelVersion, ModelVersion | None], Any]
+"""A user's gate: takes the version and the one in force (or None) -> True, False, or why not, as text."""
+
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(Gate)
+
+
+def check_gates(gates: Iterable[Any]) -> list[Any]:
+    """Admit gates: as values, as mappings with their ``kind``, or as functions.
+
+    Raises InvalidInputError for anything else.
+    """
+    if isinstance(gates, (str, Mapping, BaseModel)) or not isinstance(gates, Iterable):
+        raise InvalidInputError(f"gates is {type(gates).__name__}, not a list of gates.")
+    return [_checked(gate) for gate in gates]
+
+
+def written(gates: Sequence[Any]) -> list[dict[str, Any]]:
+    """Write gates as JSON; InvalidInputError for functions, which cannot be kept."""
+    for gate in gates:
+        if not isinstance(gate, _Gate):
+            raise InvalidInputError(
+                f"{_name_of(gate)!r} is a function; a policy keeps gates that can be written down. "
+                "Give it to promote_model each time."
+            )
+    return [gate.model_dump(mode="json") for gate in gates]
+
+
+def run_gates(gates: Sequence[Any], case: Case) -> list[dict[str, Any]]:
+    """Ask every gate -> a report of each, also when one refuses."""
+    return [_report(gate, case) for gate in gates]
+
+
+def _checked(gate: Any) -> Any:
+    if isinstance(gate, _Gate) or (callable(gate) and not isinstance(gate, type)):
+        return gate
+    if not isinstance(gate, Mapping):
+        raise InvalidInputError(f"{gate!r:.80} is no gate: give one, its mapping, or a function.")
+    try:
+        return _ADAPTER.validate_python(dict(gate))
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise InvalidInputError(f"The gate {dict(gate)!r:.80} cannot be used: {said}.") from error
+
+
+def _report(gate: Any, case: Case) -> dict[str, Any]:
+    if isinstance(gate, _Gate):
+        verdict, said = gate.judge(case), gate.model_dump(mode="json")
+    else:
+        verdict, said = _ask(gate, case), {"kind": "function", "name": _name_of(gate)}
+    return {"gate": said, "passed": verdict.passed, "detail": verdict.detail}
+
+
+def _ask(gate: Own, case: Case) -> Verdict:
+    answer = gate(case.version, case.current)
+    if isinstance(answer, str):
+        return Verdict(False, answer)
+    if isinstance(answer, bool):
+        return Verdict(answer, "passed" if answer else "refused")
+    raise InvalidInputError(
+        f"The gate {_name_of(gate)!r} gave {answer!r:.80}; a gate gives True, False, or why not, as text."
+    )
+
+
+def _name_of(gate: Any) -> str:
+    return str(getattr(gate, "name", None) or getattr(gate, "__name__", None) or type(gate).__name__)
+
+
+def _number(version: ModelVersion, metric: str) -> float | None:
+    """Value of a metric, or None if there is no number of that name to judge by: NaN is none."""
+    value = version.metrics.get(metric)
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+    return value if usable else None
+
+
+def _without(version: ModelVersion, metric: str) -> Verdict:
+    return Verdict(False, f"{version.version} has no metric {metric} that is a number")
+
+
+def _fault(store: Store, file: ModelFile) -> str:
+    return fault_of(store, file.digest, file.format, file.size_bytes)
+
+
+def _some(findings: Sequence[str]) -> str:
+    more = f" and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
+    return "; ".join(findings[:_SHOWN]) + more

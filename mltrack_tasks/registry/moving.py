@@ -1,0 +1,132 @@
+"""Moving an alias: one numbered event is appended, whoever else moves it at the same time."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mltrack_tasks import events
+from mltrack_tasks.errors import ConflictError, InvalidInputError, TransientError
+from mltrack_tasks.events import Event, Observe
+from mltrack_tasks.modelkeys import check_alias
+from mltrack_tasks.models import ModelVersion
+from mltrack_tasks.promotions import Promotion
+from mltrack_tasks.registry.aliases import append, current_promotion
+from mltrack_tasks.registry.materialising import check_places, publish
+from mltrack_tasks.stores.base import Store
+
+TRIES = 200
+"""Events of others that may come in between before a promotion gives up."""
+
+_EVENTS = {
+    "promote": events.MODEL_PROMOTED,
+    "rollback": events.MODEL_ROLLED_BACK,
+    "remove": events.MODEL_ALIAS_REMOVED,
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One wish to move an alias, whatever comes in between."""
+
+    store: Store
+    model: str
+    alias: str
+    action: str
+    reason: str | None
+    request_id: str
+    observe: Observe
+
+
+def request_of(
+    store: Store,
+    model: str,
+    alias: str,
+    action: str,
+    reason: str | None,
+    request_id: str | None,
+    observe: Observe,
+) -> Request:
+    """Admit a wish; without a ``request_id`` it is like no other."""
+    check_alias(alias)
+    for value, what in ((reason, "reason"), (request_id, "request_id")):
+        if value is not None and not isinstance(value, str):
+            raise InvalidInputError(f"{what} is {type(value).__name__}, not text.")
+    return Request(store, model, alias, action, reason, request_id or secrets.token_hex(16), observe)
+
+
+def append_event(
+    request: Request,
+    decide: Callable[[Promotion | None], Promotion | None],
+    before: Callable[[], None] | None = None,
+) -> Promotion:
+    """Append what ``decide`` makes of the promotion in force, again and again until nobody was faster.
+
+    ``before`` runs once, when it is decided for the first time. None of ``decide`` leaves what is in force.
+    """
+    for _ in range(TRIES):
+        current = current_promotion(request.store, request.model, request.alias)
+        event = decide(current)
+        if event is None:
+            assert current is not None
+            return current
+        if before is not None:
+            before()
+            before = None
+        done = append(request.store, event)
+        if done is not None:
+            _tell(request, done)
+            return done
+    raise TransientError(
+        f"The alias {request.alias!r} of {request.model!r} was moved {TRIES} times by others. Try again."
+    )
+
+
+def event_of(
+    request: Request,
+    current: Promotion | None,
+    chosen: ModelVersion | None,
+    *,
+    gates: tuple[Mapping[str, Any], ...] = (),
+    approval: Mapping[str, Any] | None = None,
+) -> Promotion:
+    """Make the event that follows the one in force."""
+    return Promotion(
+        model=request.model,
+        alias=request.alias,
+        number=1 if current is None else current.number + 1,
+        version=None if chosen is None else chosen.version,
+        tree_digest=None if chosen is None else chosen.tree_digest,
+        previous=None if current is None else current.version,
+        action=request.action,
+        reason=request.reason,
+        request_id=request.request_id,
+        gates=gates,
+        approval=approval,
+    )
+
+
+def require_number(request: Request, current: Promotion | None, number: int | None) -> None:
+    """Raise ConflictError unless the promotion of that number is in force."""
+    if number is not None and (current is None or current.number != number):
+        raise ConflictError(
+            f"The alias {request.alias!r} of {request.model!r} was moved meanwhile; it is left as it is.",
+            existing=None if current is None else current.number,
+            offered=number,
+        )
+
+
+def publish_version(request: Request, chosen: ModelVersion) -> None:
+    """Give a version its folder in the registry, if it lacks it."""
+    check_places(request.store, chosen.model, chosen.version, [file.path for file in chosen.files])
+    publish(request.store, chosen, observe=request.observe)
+
+
+def _tell(request: Request, done: Promotion) -> None:
+    details = {
+        **{"model": done.model, "alias": done.alias, "version": done.version, "number": done.number},
+        **{"previous": done.previous, "tree_digest": done.tree_digest, "reason": done.reason},
+    }
+    request.observe(Event(_EVENTS[done.action], f"model.{done.model}", details))

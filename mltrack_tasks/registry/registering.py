@@ -1,0 +1,229 @@
+"""Registering: a tree of files becomes a version of a model, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mltrack_tasks import events, layout, modelkeys, provenance
+from mltrack_tasks.blobs import read_blob
+from mltrack_tasks.content import check_metadata, resolve_ref, writer_of
+from mltrack_tasks.deletions import hold
+from mltrack_tasks.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError
+from mltrack_tasks.events import Event, Observe, log_event
+from mltrack_tasks.fields import checked_mapping
+from mltrack_tasks.mlflowdata.mlmodel import read_mlmodel
+from mltrack_tasks.models import ModelFile, ModelVersion, check_files, tree_digest
+from mltrack_tasks.records import Record, RunManifest
+from mltrack_tasks.recordstore import create_record, ensure
+from mltrack_tasks.refs import DataRef
+from mltrack_tasks.registry.finding import model_source
+from mltrack_tasks.registry.identity import claim_version
+from mltrack_tasks.registry.materialising import check_places, materialise
+from mltrack_tasks.registry.reading import read_version, with_standing
+from mltrack_tasks.registry.sources import ModelSource
+from mltrack_tasks.run_inputs import checked_metrics, checked_values
+from mltrack_tasks.stores.base import Store
+
+MATERIALISED_UP_TO = 1024**3
+"""[bytes] A version up to this size gets its folder at once; a larger one when promoted, or asked for."""
+MAX_FILES = 50_000
+"""Files of one version: their list is read with each use of it."""
+_DESCRIBING = ("MLmodel", "requirements.txt")
+_ID_LIKE = "v20240115_a1b2c3"
+_MAX_DESCRIPTION = 4 * 1024 * 1024
+"""[bytes] of a file that describes a model; a larger one is kept and not looked into."""
+
+
+def register_model(
+    store: Store,
+    run_id: str | RunManifest | None,
+    model_name: str,
+    model_path: str | Path | DataRef | Mapping[str, Any] = "model",
+    *,
+    description: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
+    training_data: Mapping[str, DataRef | str] | None = None,
+    materialize: bool | None = None,
+    tracking_uri: str | None = None,
+    observe: Observe = log_event,
+) -> ModelVersion:
+    """Register the files of a model as a version -> the version, with ``s3_location`` once it has a folder.
+
+    ``model_path`` is a local file or folder, an artifact path of the run in MLflow (``tracking_uri``), the
+    name of an output of a run of this store, a ref, or a mapping of paths to refs. Params, metrics, tags and
+    inputs of the run, and what an ``MLmodel`` among the files says, go into the record; what is given here
+    comes before them. ``materialize`` makes real files under their own names; None: up to 1 GiB.
+
+    The same bytes registered again are the same version (``created=False``): its record stays, and the run
+    and what was said this time are kept beside it. Raises NotFoundError if there is no such model, run or
+    blob, InvalidInputError for links and for names and values that cannot be kept, SourceChangedError if a
+    file changes meanwhile: then no version was made.
+    """
+    layout.encode_segment(model_name, what="The model")
+    said = _Said(
+        description=_checked_text(description),
+        tags=checked_values(tags, "tags"),
+        metadata=check_metadata(metadata),
+        metrics=checked_metrics(metrics),
+        params=checked_values(params, "params"),
+        training_data=training_data,
+    )
+    with model_source(store, run_id, model_path, tracking_uri=tracking_uri) as source:
+        draft = _draft(store, model_name, source, said, observe)
+    return write_version(store, draft, materialize=materialize, observe=observe)
+
+
+def write_version(
+    store: Store, draft: ModelVersion, *, materialize: bool | None, observe: Observe
+) -> ModelVersion:
+    """Write a version whose blobs are held -> what is stored: id, folder, record, in this order."""
+    name = claim_version(store, draft.model, draft.tree_digest)
+    version = replace(draft, version=name)
+    check_places(store, version.model, name, [file.path for file in version.files])
+    stored = stored_version(store, version)
+    wanted = (
+        version.size_bytes <= MATERIALISED_UP_TO if materialize is None and stored is None else materialize
+    )
+    if wanted:
+        materialise(store, version, observe=observe)
+    if stored is None:
+        stored = create_version(store, version)
+    if not stored.created:
+        _keep_registration(store, stored, version)
+    details = {
+        "version": name,
+        "created": stored.created,
+        "files": len(version.files),
+        "model": version.model,
+    }
+    observe(Event(events.MODEL_REGISTERED, f"model.{version.model}", details))
+    return replace(with_standing(store, stored), created=stored.created)
+
+
+def stored_version(store: Store, version: ModelVersion) -> ModelVersion | None:
+    """Read the record of a version if it is there; IntegrityError if it is of other bytes."""
+    try:
+        found = read_version(store, version.model, version.version)
+    except NotFoundError:
+        return None
+    if found.tree_digest != version.tree_digest:
+        raise IntegrityError(
+            f"{version.version} of {version.model!r} in {store.location} is the tree {found.tree_digest}, "
+            f"and its id was given to {version.tree_digest}. One of the two records was forged."
+        )
+    return found
+
+
+def create_version(
+    store: Store, version: ModelVersion, origin: Mapping[str, Any] | None = None
+) -> ModelVersion:
+    """Create the record of a version -> what is stored, ours or that of whoever was faster."""
+    key = modelkeys.version_key(version.model, version.version)
+    what = f"{version.version} of model {version.model!r}"
+    try:
+        record, created = create_record(
+            store, key, version.to_content(), what=what, origin=origin or provenance.of_run()
+        )
+    except ConflictError:
+        found = stored_version(store, version)
+        if found is None:
+            raise
+        return found
+    return replace(ModelVersion.from_record(record, what=key), created=created)
+
+
+class _Said:
+    """What the caller says of a model, beside its files."""
+
+    def __init__(self, *, training_data: Mapping[str, Any] | None, **fields: Any) -> None:
+        self.training_data, self.fields = training_data, fields
+
+
+def _draft(store: Store, model: str, source: ModelSource, said: _Said, observe: Observe) -> ModelVersion:
+    """Write the blobs of all files, and put together what the record will say; the id is not known yet."""
+    if len(source.files) > MAX_FILES:
+        raise InvalidInputError(
+            f"The model has {len(source.files):,} files; the limit is {MAX_FILES:,}. Put them into archives."
+        )
+    for file in source.files:
+        store.check(f"{modelkeys.versions_folder(model)}{_ID_LIKE}/{file.path}")
+    given_data = _resolved(store, said.training_data)
+    inherited = {name: ref for name, ref in source.training_data.items() if name not in given_data}
+    writers = [file.write for file in source.files]
+    writers += [writer_of(store, ref, name) for name, ref in given_data.items()]
+    writers += [partial(_as_it_is, ref) for ref in inherited.values()]
+    refs = hold(store, writers, partial(_pin_key, model), observe=observe)
+    files = check_files(
+        ModelFile(file.path, ref.hash, ref.format, ref.size_bytes, file.executable)
+        for file, ref in zip(source.files, refs, strict=False)  # refs of training data come after
+    )
+    given = said.fields
+    return ModelVersion(
+        model=model,
+        version="",
+        tree_digest=tree_digest(files),
+        files=files,
+        source_runs=source.source_runs,
+        training_data={**inherited, **given_data},
+        metrics={**source.metrics, **given["metrics"]},
+        params={**source.params, **given["params"]},
+        tags={**source.tags, **given["tags"]},
+        metadata=given["metadata"],
+        mlflow=_mlflow(store, files),
+        description=given["description"],
+    )
+
+
+def _resolved(store: Store, refs: Mapping[str, Any] | None) -> dict[str, DataRef]:
+    """Admit refs to training data."""
+    found = checked_mapping(refs, "training_data")
+    for name in found:
+        layout.encode_segment(name, what="The name of training data")
+    return {name: resolve_ref(store, ref) for name, ref in found.items()}
+
+
+def _as_it_is(ref: DataRef, observe: Observe) -> DataRef:
+    """What a run of this store lists is its own business; a pin keeps it for the version too."""
+    return ref
+
+
+def _mlflow(store: Store, files: Sequence[ModelFile]) -> dict[str, Any]:
+    """Read what the files that describe an MLflow model say, or nothing if it is none."""
+    bodies = {
+        file.path: read_blob(store, file.digest, file.format, file.size_bytes)
+        for file in files
+        if file.path in _DESCRIBING and file.size_bytes <= _MAX_DESCRIPTION
+    }
+    try:
+        return read_mlmodel(bodies, what="The MLmodel file")
+    except IntegrityError as error:
+        events.logger.warning("kept as files only: %s", error)
+        return {}
+
+
+def _keep_registration(store: Store, stored: ModelVersion, again: ModelVersion) -> None:
+    """Keep what was said when the same bytes were registered again, unless it is what the record says."""
+    content = {key: value for key, value in again.to_content().items() if key not in ("files", "version")}
+    first = stored.to_content()
+    if all(first.get(key) == value for key, value in content.items()):
+        return
+    record = Record(content, provenance.of_run())
+    key = modelkeys.registration_key(stored.model, stored.version, record.content_digest)
+    ensure(store, key, record.to_bytes())
+
+
+def _checked_text(text: str | None) -> str | None:
+    if text is not None and not isinstance(text, str):
+        raise InvalidInputError(f"The description is {type(text).__name__}, not text.")
+    return text
+
+
+def _pin_key(model: str, digest: str) -> str:
+    return layout.model_pin_key(digest, model)

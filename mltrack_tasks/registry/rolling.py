@@ -1,0 +1,138 @@
+"""Moving an alias back: to the version before, to one that it stood for, or to nothing."""
+
+from __future__ import annotations
+
+from mltrack_tasks.errors import ConflictError, InvalidInputError, NotFoundError
+from mltrack_tasks.events import Observe, log_event
+from mltrack_tasks.modelkeys import check_version
+from mltrack_tasks.models import ModelVersion
+from mltrack_tasks.promotions import Promotion, earlier_versions
+from mltrack_tasks.registry.aliases import find_request, promotions_of
+from mltrack_tasks.registry.moving import (
+    Request,
+    append_event,
+    event_of,
+    publish_version,
+    request_of,
+    require_number,
+)
+from mltrack_tasks.registry.reading import deprecation_of, read_version, require_in_use
+from mltrack_tasks.stores.base import Store
+
+
+def rollback_model(
+    store: Store,
+    model_name: str,
+    alias: str = "production",
+    *,
+    to: str | None = None,
+    reason: str | None = None,
+    if_current: int | None = None,
+    request_id: str | None = None,
+    observe: Observe = log_event,
+) -> Promotion:
+    """Move an alias back to the version before, or to one that it stood for (``to``) -> the new promotion.
+
+    A second rollback goes further back. Gates are not asked: what is returned to passed them. With
+    ``if_current`` only while the promotion of that number is in force, else ConflictError. Raises
+    NotFoundError if there is no earlier version (``remove_alias`` takes the alias away), InvalidInputError if
+    the alias never stood for ``to``, or it is deprecated.
+    """
+    request = request_of(store, model_name, alias, "rollback", reason, request_id, observe)
+    if to is not None:
+        check_version(to)
+    if request_id is not None and (done := find_request(store, model_name, alias, request_id)):
+        return done
+
+    def decide(current: Promotion | None) -> Promotion | None:
+        require_number(request, current, if_current)
+        target = _earlier(request, to)
+        if current is not None and current.version == target:
+            return None
+        chosen = read_version(store, model_name, target)
+        require_in_use(store, chosen)
+        publish_version(request, chosen)
+        return event_of(request, current, chosen)
+
+    return append_event(request, decide)
+
+
+def remove_alias(
+    store: Store,
+    model_name: str,
+    alias: str,
+    *,
+    reason: str | None = None,
+    if_current: int | None = None,
+    request_id: str | None = None,
+    observe: Observe = log_event,
+) -> Promotion:
+    """Let an alias stand for nothing -> the event; its history stays, and ``rollback_model`` undoes it.
+
+    Raises NotFoundError if there is no such alias in use, ConflictError if the promotion of the number
+    ``if_current`` is not in force.
+    """
+    request = request_of(store, model_name, alias, "remove", reason, request_id, observe)
+    if request_id is not None and (done := find_request(store, model_name, alias, request_id)):
+        return done
+
+    def decide(current: Promotion | None) -> Promotion | None:
+        require_number(request, current, if_current)
+        if current is None or current.version is None:
+            raise NotFoundError(f"The model {model_name!r} has no alias {alias!r} in use.")
+        return event_of(request, current, None)
+
+    return append_event(request, decide)
+
+
+def undo_promotion(
+    store: Store, promotion: Promotion, *, reason: str, observe: Observe = log_event
+) -> Promotion | None:
+    """Take a promotion back, if it is still the one in force -> the new event, or None if it is not.
+
+    The alias then stands for what it stood for before, or for nothing.
+    """
+    undo = remove_alias if promotion.previous is None else rollback_model
+    before = {} if promotion.previous is None else {"to": promotion.previous}
+    try:
+        return undo(
+            store,
+            promotion.model,
+            promotion.alias,
+            reason=reason,
+            if_current=promotion.number,
+            observe=observe,
+            **before,
+        )
+    except ConflictError:
+        return None
+
+
+def unless_deprecated(request: Request, chosen: ModelVersion, done: Promotion) -> Promotion:
+    """Take the promotion back if the version was deprecated while it was promoted.
+
+    Each side flags, then looks: whoever deprecates writes that down and then looks at the aliases.
+    """
+    if not done.created or deprecation_of(request.store, chosen.model, chosen.version) is None:
+        return done
+    undo_promotion(request.store, done, reason="deprecated meanwhile", observe=request.observe)
+    raise ConflictError(
+        f"{chosen.version} of {request.model!r} was deprecated while it became {request.alias!r}; the "
+        "promotion was taken back. Choose another version, or try again."
+    )
+
+
+def _earlier(request: Request, to: str | None) -> str:
+    """Which version a rollback leads to."""
+    history = promotions_of(request.store, request.model, request.alias)
+    what = f"The alias {request.alias!r} of {request.model!r}"
+    if not history:
+        raise NotFoundError(f"{what} does not exist.", details={"model": request.model})
+    if to is not None:
+        if all(event.version != to for event in history):
+            raise InvalidInputError(f"{what} never stood for {to}; promote it instead (promote_model).")
+        return to
+    target = next(iter(earlier_versions(history)), None)
+    if target is None:
+        raise NotFoundError(f"{what} stood for no version before this one; remove_alias takes it away.")
+    return target

@@ -1,0 +1,250 @@
+"""Tasks for the model registry: registered, promoted, rolled back, downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from prefect.context import TaskRunContext
+
+from mltrack_tasks import registry
+from mltrack_tasks.blocks import MLTrackStore
+from mltrack_tasks.errors import NotFoundError
+from mltrack_tasks.models import ModelVersion
+from mltrack_tasks.promoted import render_promotion
+from mltrack_tasks.promotions import Promotion
+from mltrack_tasks.records import RunManifest
+from mltrack_tasks.refs import DataRef
+from mltrack_tasks.registry import ModelSummary
+from mltrack_tasks.resolve import open_store
+from mltrack_tasks.stores import Store
+from mltrack_tasks.tasking import mltrack_task, recorded, report
+from mltrack_tasks.transactions import note_promotion
+
+
+@mltrack_task
+def register_model(
+    run_id: str | RunManifest | None,
+    model_name: str,
+    model_path: str | Path | DataRef | Mapping[str, Any] = "model",
+    *,
+    description: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
+    training_data: Mapping[str, DataRef | str] | None = None,
+    materialize: bool | None = None,
+    tracking_uri: str | None = None,
+    store: MLTrackStore | str | None = None,
+) -> ModelVersion:
+    """Register a local folder, an artifact of an MLflow run, or refs as a version -> ``.s3_location``.
+
+    The same bytes are the same version (``created=False``). Raises NotFoundError if there is no such model,
+    InvalidInputError for symbolic links and bad names.
+    """
+    with recorded():
+        return registry.register_model(
+            open_store(store),
+            run_id,
+            model_name,
+            model_path,
+            description=description,
+            tags=tags,
+            metadata=metadata,
+            metrics=metrics,
+            params=params,
+            training_data=training_data,
+            materialize=materialize,
+            tracking_uri=tracking_uri,
+            observe=report,
+        )
+
+
+@mltrack_task
+def promote_model(
+    model_name: str,
+    version: str,
+    alias: str = "production",
+    *,
+    gates: Sequence[Any] = (),
+    reason: str | None = None,
+    approval: Mapping[str, Any] | None = None,
+    request_id: str | None = None,
+    store: MLTrackStore | str | None = None,
+) -> Promotion:
+    """Move an alias to a version whose gates pass, with its files in place -> the promotion.
+
+    A retry of the task appends nothing twice. Raises InvalidInputError if a gate refuses; the alias is as it
+    was then. In a flow, both versions are shown side by side as an artifact.
+    """
+    opened, request_id = open_store(store), request_id or _request_id()
+    with recorded():
+        done = registry.promote_model(
+            opened,
+            model_name,
+            version,
+            alias,
+            gates=gates,
+            reason=reason,
+            approval=approval,
+            request_id=request_id,
+            observe=report,
+        )
+    note_promotion(opened, done, request_id)
+    _show(opened, done)
+    return done
+
+
+@mltrack_task
+def rollback_model(
+    model_name: str,
+    alias: str = "production",
+    *,
+    to: str | None = None,
+    reason: str | None = None,
+    if_current: int | None = None,
+    request_id: str | None = None,
+    store: MLTrackStore | str | None = None,
+) -> Promotion:
+    """Move an alias back to the version before, or to one that it stood for -> the new promotion.
+
+    Raises NotFoundError if it stood for none before.
+    """
+    opened, request_id = open_store(store), request_id or _request_id()
+    with recorded():
+        done = registry.rollback_model(
+            opened,
+            model_name,
+            alias,
+            to=to,
+            reason=reason,
+            if_current=if_current,
+            request_id=request_id,
+            observe=report,
+        )
+    note_promotion(opened, done, request_id)
+    _show(opened, done)
+    return done
+
+
+@mltrack_task
+def remove_alias(
+    model_name: str,
+    alias: str,
+    *,
+    reason: str | None = None,
+    if_current: int | None = None,
+    request_id: str | None = None,
+    store: MLTrackStore | str | None = None,
+) -> Promotion:
+    """Let an alias stand for nothing -> the event; its history stays.
+
+    Raises NotFoundError if it is not in use.
+    """
+    with recorded():
+        return registry.remove_alias(
+            open_store(store),
+            model_name,
+            alias,
+            reason=reason,
+            if_current=if_current,
+            request_id=request_id or _request_id(),
+            observe=report,
+        )
+
+
+@mltrack_task
+def resolve_model(
+    model_name: str, version_or_alias: str = "production", *, store: MLTrackStore | str | None = None
+) -> ModelVersion:
+    """Read what a version id, an alias or ``latest`` stands for -> the version, with ``.s3_location``."""
+    return registry.resolve_model(open_store(store), model_name, version_or_alias)
+
+
+@mltrack_task
+def list_models(*, store: MLTrackStore | str | None = None) -> list[ModelSummary]:
+    """List all models with their versions and aliases, by name."""
+    return registry.list_models(open_store(store))
+
+
+@mltrack_task
+def model_history(
+    model_name: str, alias: str = "production", *, store: MLTrackStore | str | None = None
+) -> list[Promotion]:
+    """Read all promotions of an alias, oldest first. Raises NotFoundError if there never were any."""
+    return registry.model_history(open_store(store), model_name, alias)
+
+
+@mltrack_task
+def model_at(
+    model_name: str, alias: str, time: datetime, *, store: MLTrackStore | str | None = None
+) -> ModelVersion:
+    """Read the version that an alias stood for at a time. Raises NotFoundError if it stood for none."""
+    return registry.model_at(open_store(store), model_name, alias, time)
+
+
+@mltrack_task
+def deprecate_version(
+    model_name: str, version: str, *, reason: str | None = None, store: MLTrackStore | str | None = None
+) -> ModelVersion:
+    """Take a version out of use -> the version. Raises ConflictError while an alias stands for it."""
+    with recorded():
+        return registry.deprecate_version(
+            open_store(store), model_name, version, reason=reason, observe=report
+        )
+
+
+@mltrack_task
+def set_policy(
+    model_name: str, alias: str, gates: Sequence[Any], *, store: MLTrackStore | str | None = None
+) -> list[Any]:
+    """Say which gates guard ``staging`` or ``production`` of a model from now on -> the gates."""
+    with recorded():
+        return registry.set_policy(open_store(store), model_name, alias, gates)
+
+
+@mltrack_task
+def download_model(
+    model_name: str, version_or_alias: str, path: str | Path, *, store: MLTrackStore | str | None = None
+) -> Path:
+    """Write a version's files into a folder of the worker's machine -> the absolute path.
+
+    Verified, and whole or not at all. A folder with exactly these files is left alone; anything else there
+    is a ConflictError.
+    """
+    return registry.download_model(open_store(store), model_name, version_or_alias, path)[1]
+
+
+@mltrack_task
+def copy_model(
+    model_name: str,
+    version: str,
+    target_store: MLTrackStore | str,
+    *,
+    store: MLTrackStore | str | None = None,
+) -> ModelVersion:
+    """Copy a version into another store, by digest and under the same id -> the version there."""
+    with recorded():
+        return registry.copy_model(
+            open_store(store), model_name, version, open_store(target_store), observe=report
+        )
+
+
+def _request_id() -> str | None:
+    """What tells a retry of this task run from another call."""
+    run = TaskRunContext.get()
+    return None if run is None else f"task-run:{run.task_run.id}"
+
+
+def _show(store: Store, done: Promotion) -> None:
+    if done.version is None:
+        return
+    version = registry.resolve_model(store, done.model, done.version)
+    try:
+        before = registry.resolve_model(store, done.model, done.previous) if done.previous else None
+    except NotFoundError:
+        before = None
+    render_promotion(done, version, before)

@@ -1,0 +1,59 @@
+"""Promotions that hold only if what follows them succeeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from mltrack_tasks.errors import MLTrackError
+from mltrack_tasks.promotions import Promotion
+from mltrack_tasks.registry import undo_promotion
+from mltrack_tasks.stores import Store
+from mltrack_tasks.tasking import recorded, report, run_logger
+
+_Made = list[tuple[Store, Promotion]]
+_open: ContextVar[_Made | None] = ContextVar("promotions", default=None)
+
+
+@contextmanager
+def promotion_transaction() -> Iterator[None]:
+    """Take promotions back if the rest of the block fails: ``with promotion_transaction(): promote; deploy``.
+
+    Whatever ends the block early (an error, a cancellation) rolls back each alias that was moved in it by
+    tasks of this process, the last first, and only while that promotion is still the one in force: a newer
+    one of somebody else stays. A process that is killed rolls nothing back; the alias stands for a complete
+    version all the same. The error that ended the block is raised on.
+    """
+    made: _Made = []
+    token = _open.set(made)
+    try:
+        yield
+    except BaseException as error:
+        for store, promotion in reversed(made):
+            _take_back(store, promotion, error)
+        raise
+    finally:
+        _open.reset(token)
+
+
+def note_promotion(store: Store, promotion: Promotion, request_id: str | None) -> None:
+    """Remember a promotion for the transaction around it, if it was made by this call or a try before."""
+    made = _open.get()
+    if made is not None and (promotion.created or promotion.request_id == request_id):
+        made.append((store, promotion))
+
+
+def _take_back(store: Store, promotion: Promotion, error: BaseException) -> None:
+    try:
+        with recorded():
+            undone = undo_promotion(
+                store, promotion, reason=f"taken back: {type(error).__name__}", observe=report
+            )
+    except MLTrackError as failed:
+        error.add_note(
+            f"The promotion {promotion.number} of {promotion.model!r} was not taken back: {failed}"
+        )
+        return
+    if undone is None:
+        run_logger().warning("%s %s was promoted anew meanwhile and stays", promotion.model, promotion.alias)
