@@ -117,6 +117,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "registry.runsource",
                 "registry.tracking",
                 "registry.trackedruns",
+                "registry.trackingerrors",
                 "registry.finding",
             ),
             *("registry.materialising", "registry.blobfile", "registry.gates", "registry.policies"),
