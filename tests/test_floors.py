@@ -117,6 +117,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "registry.runsource",
                 "registry.tracking",
                 "registry.trackedruns",
+                "registry.trackingclient",
                 "registry.trackingerrors",
                 "registry.finding",
             ),
