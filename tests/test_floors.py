@@ -77,7 +77,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
     ),
     (
         "3 operations",
-        frozenset({"pydantic", "mlflow"}),
+        frozenset({"pydantic", "mlflow", "requests"}),
         (
             *("codeversion", "provenance", "sources", "delivery", "recordstore", "deletions", "blobs"),
             "copies",
