@@ -77,7 +77,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
     ),
     (
         "3 operations",
-        frozenset({"pydantic", "mlflow", "requests"}),
+        frozenset({"pydantic", "mlflow", "requests", "sqlalchemy"}),
         (
             *("codeversion", "provenance", "sources", "delivery", "recordstore", "deletions", "blobs"),
             "copies",
