@@ -150,7 +150,7 @@ def test_only_plain_files_are_opened(tmp_path: Path, change: Callable[[Path], No
         with pytest.raises(SourceChangedError):
             local.open("f")
     del local
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(os.listdir("/dev/fd")) <= before  # what earlier tests left may be closed meanwhile
 
 
 def test_reading_may_be_denied() -> None:
