@@ -1,12 +1,10 @@
-"""A model out of MLflow: where its files are, fetched if need be, and what MLflow says of the run behind it.
-
-MLflow's own client is asked, so that what it can open can be registered: file stores, databases, tracking
-servers, and the logged models of MLflow 3. Nothing of MLflow's global state is changed.
-"""
+"""A model out of MLflow: the files of a run's artifact or logged model, and what was noted of the run."""
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,24 +12,32 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from mltrack_tasks.errors import InvalidInputError, NotFoundError
-from mltrack_tasks.registry.trackingerrors import shown, translated
+from mltrack_tasks.layout import check_path
+from mltrack_tasks.registry.trackedruns import FileRuns, Tracked, Tracking, sqlite_runs
+from mltrack_tasks.registry.trackingclient import ClientRuns, RemoteArtifacts
+from mltrack_tasks.registry.trackingerrors import shown
+from mltrack_tasks.stores.files import os_errors
 
-_MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
-_NO_MODEL_NAME = re.compile(r"""[/:.%"']""")
-"""What the names of logged models cannot have; a quote would end the filter that looks for them."""
+ADDRESS = "MLFLOW_TRACKING_URI"
 _INTERNAL = "mlflow."
 """What the tags begin with that MLflow sets: its history of logged models, the user, the source."""
-_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///([^?]*)")
+_MODEL_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})(?:/(.+))?")
+_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(.+)")
+_NAMED = frozenset({"databricks", "databricks-uc", "uc"})
+"""Addresses of MLflow that are no paths, though they look like one."""
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
 class TrackedModel:
-    """A model's files on this machine, a ``folder`` or one file, and what MLflow says of the run behind it.
+    """A model's files on this machine, a ``folder`` or one file, and what was noted of the run behind it.
 
-    ``tags`` are those that people set. ``model_id`` is that of a logged model of MLflow 3, else None.
+    Params, metrics (their last values) and tags are those of the run; those of the logged model, if it is
+    one, come before them. ``tags`` are those that people set. ``model_id`` is that of a logged model of
+    MLflow 3, else None.
     """
 
     folder: Path
@@ -51,148 +57,178 @@ def is_installed() -> bool:
 def run_model(run_id: str, model_path: str, *, tracking_uri: str | None = None) -> Iterator[TrackedModel]:
     """Find a model of a run in MLflow -> its files, which may be used until the context ends.
 
-    ``model_path`` is the name or id (``m-...``) of a logged model of the run, or a path among the run's
-    artifacts; of a logged model, also a path below it. A logged model goes first, as in MLflow. Files of
-    this machine are used where they are, others are fetched into a temporary folder.
+    ``model_path``: a path among the run's artifacts, or a logged model of MLflow 3: its name, its id
+    ``m-...`` or ``models:/m-...``, each also with a path below it. A logged model goes before an artifact of
+    its name, and the newest of a name before others. Files of this machine are used where they lie, others
+    are fetched into a temporary folder.
 
-    MLflow's client makes a database where there is none, so it is asked only where there is something:
-    at ``tracking_uri``, at the address that is set (also as MLFLOW_TRACKING_URI), or in ``./mlruns`` or
-    ``./mlflow.db``. Raises NotFoundError if there is no such place, run or model, AccessError if the server
-    refuses, TransientError if it does not answer, InvalidInputError if the address or path cannot be used.
+    ``tracking_uri``: a server, a database, or a file store; None: what MLflow was told in this process, then
+    MLFLOW_TRACKING_URI, then ``./mlruns`` or ``./mlflow.db``. File stores and SQLite are read without MLflow;
+    nothing is written there, and no store is begun.
+
+    Raises NotFoundError if there is no such run or artifact or nothing says where to ask, AccessError if the
+    server wants another login, TransientError if it does not answer (after MLflow's own tries:
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES), InvalidInputError for an address or path that cannot be, or if MLflow is
+    needed and not installed.
     """
-    if not is_installed():
-        raise InvalidInputError("MLflow is not installed; install the extra `mlflow`.")
-    path = _checked_path(model_path)
-    address = _address(tracking_uri)
-    what = f"{path!r} of the run {run_id!r} in MLflow at {shown(address)}"
-    with tempfile.TemporaryDirectory(prefix="mltrack-model-") as scratch:
-        with translated(what):
-            found = _fetched(_client(address), run_id, path, Path(scratch))
-        if found is None:
-            raise NotFoundError(f"There is no {what}: neither a logged model nor an artifact of that name.")
-        yield found
+    address = _address_of(tracking_uri)
+    with _opened(address) as tracking:
+        run = tracking.run(run_id)
+        model, path = _chosen(tracking, run, model_path)
+        with tempfile.TemporaryDirectory(prefix="mltrack-model-") as scratch:
+            found = _fetched(model, path, address, Path(scratch))
+            if found is None:
+                raise NotFoundError(_nothing(tracking, run, model_path, address))
+            tags = {**run.tags, **model.tags}
+            yield TrackedModel(
+                folder=found,
+                run_id=run_id,
+                params={**run.params, **model.params},
+                metrics={**run.metrics, **model.metrics},
+                tags={key: value for key, value in tags.items() if not key.startswith(_INTERNAL)},
+                model_id=None if model is run else model.id,
+            )
 
 
-def _checked_path(model_path: str) -> str:
-    """Admit a plain relative path -> without slashes around it."""
-    path = model_path.strip("/")
-    if any(part in ("", ".", "..") for part in path.split("/")):
-        raise InvalidInputError(f"{model_path!r:.80} is no path among the artifacts of a run.")
-    return path
-
-
-def _address(given: str | None) -> str:
-    """Choose where to ask; NotFoundError if there is nothing, which MLflow's client would then make."""
-    from mlflow.tracking import get_tracking_uri, is_tracking_uri_set
-
-    address = str(given or get_tracking_uri())
-    place = _local_place(address)
-    if place is None or place.exists():
-        return address
-    if given or is_tracking_uri_set():  # type: ignore[no-untyped-call]
-        raise NotFoundError(f"There is no MLflow at {shown(address)}: no {place} on this machine")
+def _address_of(tracking_uri: str | None) -> str:
+    """Choose where to ask. MLflow is not asked for its default: it would begin a store there."""
+    told = tracking_uri or _told() or os.environ.get(ADDRESS)
+    if told:
+        return told
+    if any(Path("mlruns").glob("*/meta.yaml")):
+        return "mlruns"
+    if Path("mlflow.db").exists():
+        return "sqlite:///mlflow.db"
     raise NotFoundError(
-        f"MLflow was not asked: no tracking address is given or set, and neither runs in ./mlruns nor "
-        f"./mlflow.db are in {Path.cwd()}"
+        f"MLflow was not asked: neither tracking_uri nor {ADDRESS} is given, and {Path.cwd()} has neither "
+        "mlflow.db nor runs in mlruns"
     )
 
 
-def _local_place(address: str) -> Path | None:
-    """The folder or database that an address means on this machine, or None for servers."""
-    sqlite = _SQLITE.fullmatch(address.partition("?")[0])
-    if sqlite:
-        path = Path(sqlite[1])
-        return path if path.exists() else Path(unquote(sqlite[1]))
-    if address.startswith("file:") or (":" not in address and not address.startswith("databricks")):
-        from mlflow.utils.file_utils import local_file_uri_to_path
+def _told() -> str | None:
+    """What ``mlflow.set_tracking_uri`` was told in this process."""
+    if sys.modules.get("mlflow") is None:
+        return None
+    from mlflow import tracking
 
-        return Path(local_file_uri_to_path(address))  # type: ignore[no-untyped-call]
+    asked: Any = tracking  # annotated in part
+    return str(asked.get_tracking_uri()) if asked.is_tracking_uri_set() else None
+
+
+@contextmanager
+def _opened(address: str) -> Iterator[Tracking]:
+    sqlite = _SQLITE.fullmatch(address.partition("?")[0])
+    if sqlite is not None:
+        with sqlite_runs(_sqlite_path(sqlite[1])) as runs:
+            yield runs
+        return
+    folder = local_path(address)
+    if folder is None:
+        _require_mlflow()
+        yield ClientRuns(address)
+    elif folder.is_dir():
+        yield FileRuns(folder)
+    else:
+        raise NotFoundError(
+            f"There is no MLflow store at {shown(address)}: no folder {folder} on this machine"
+        )
+
+
+def _sqlite_path(given: str) -> Path:
+    """MLflow writes the path of its default database percent-encoded."""
+    path = Path(given)
+    return path if path.exists() else Path(unquote(given))
+
+
+def _require_mlflow() -> None:
+    if not is_installed():
+        raise InvalidInputError(
+            "This tracking address or artifact store needs MLflow's client, which is not installed: install "
+            "the extra `mlflow` (pip install 'mltrack_tasks[mlflow]')."
+        )
+
+
+def local_path(address: str) -> Path | None:
+    """The path of this machine that an address means, or None if it is elsewhere.
+
+    As in MLflow, ``%20`` is a space in plain paths too.
+    """
+    parts = _split(address)
+    if parts.scheme == "" and address not in _NAMED and not address.startswith("//"):
+        return Path(unquote(address)).absolute()
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Path(unquote(parts.path)).absolute()
     return None
 
 
-def _client(address: str) -> Any:
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
+def _split(address: str) -> SplitResult:
     try:
-        return MlflowClient(tracking_uri=address)
-    except MlflowException as error:
-        reason = shown(str(error))[:500]
-        raise InvalidInputError(f"MLflow's client cannot open {shown(address)}: {reason}") from None
+        parts = urlsplit(address)
+        _ = parts.port  # looked at only when asked for
+        return parts
+    except ValueError:
+        raise InvalidInputError(f"{shown(address)} is no address; look at its brackets and port.") from None
 
 
-def _fetched(client: Any, run_id: str, path: str, scratch: Path) -> TrackedModel | None:
-    """Look for a model of a run, and fetch it; None if the run has none of that name."""
-    run = client.get_run(run_id)
-    name, _, below = path.partition("/")
-    model = _logged_model(client, run, name)
-    found = None
-    if model is not None:
-        found = _files(client, model.artifact_location, below, scratch)
-    if found is None:
-        model, found = None, _files(client, run.info.artifact_uri, path, scratch)
-    if found is None:
-        return None
-    return TrackedModel(
-        folder=found,
-        run_id=run.info.run_id,
-        params=dict(run.data.params),
-        metrics=dict(run.data.metrics),
-        tags={key: value for key, value in run.data.tags.items() if not key.startswith(_INTERNAL)},
-        model_id=None if model is None else model.model_id,
-    )
-
-
-def _logged_model(client: Any, run: Any, name: str) -> Any:
-    """Find the logged model of a run by its id or name, the newest of several; None if there is none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        if _MODEL_ID.fullmatch(name):
-            model = client.get_logged_model(name)
-            return model if model.source_run_id == run.info.run_id else None
-        return None if _NO_MODEL_NAME.search(name) else _named_model(client, run, name)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"):
-            return None  # no such model, or a server of MLflow 2, which has none at all
-        raise
-
-
-def _named_model(client: Any, run: Any, name: str) -> Any:
-    found: list[Any] = []
-    token: str | None = None
-    while True:
-        page = client.search_logged_models(
-            [run.info.experiment_id], filter_string=f"name = '{name}'", page_token=token
+def _chosen(tracking: Tracking, run: Tracked, model_path: str) -> tuple[Tracked, str]:
+    """Choose the run, or the logged model that a path begins with; and the path below it."""
+    given = _MODEL_ID.fullmatch(model_path)
+    if given is not None:
+        model = tracking.model(given[1])
+        if model.run_id not in (None, run.id):
+            raise InvalidInputError(
+                f"The logged model {given[1]!r} was made by the run {model.run_id!r}, not by {run.id!r}."
+            )
+        return model, check_path(given[2]) if given[2] else ""
+    if model_path.startswith(("models:/", "runs:/")):
+        raise InvalidInputError(
+            f"model_path is {model_path!r:.80}; give a path among the run's artifacts, the name of a logged "
+            "model, or its id, models:/m-..."
         )
-        found += [model for model in page if model.source_run_id == run.info.run_id]
-        token = page.token
-        if not token:
-            return max(found, key=lambda model: model.creation_timestamp, default=None)
+    path = check_path(model_path.rstrip("/"))
+    name, _, below = path.partition("/")
+    return next(((model, below) for model in tracking.models(run, name)), (run, path))
 
 
-def _files(client: Any, location: str, path: str, scratch: Path) -> Path | None:
-    """Find what lies at a path below a place of artifacts -> its path on this machine; None if nothing."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+def _fetched(model: Tracked, path: str, address: str, scratch: Path) -> Path | None:
+    """Look for files at the places of a run or model -> where they are on this machine; None if nowhere."""
+    for place in model.places:
+        root = local_path(place)
+        if root is not None:
+            found = _inside(root, path)
+        else:
+            _require_mlflow()
+            found = RemoteArtifacts(place, address).fetch(path, scratch)
+        if found is not None:
+            return found
+    return None
 
-    artifacts = get_artifact_repository(location, tracking_uri=client.tracking_uri)
-    if isinstance(artifacts, LocalArtifactRepository):
-        root = Path(artifacts.artifact_dir)
-        place = root / path
-        if not place.exists():
+
+def _inside(root: Path, path: str) -> Path | None:
+    """What is at a path of local artifacts. InvalidInputError if a link leads it out of them."""
+    found = root / path if path else root
+    with os_errors(str(found)):
+        if not found.exists() or (found.is_dir() and not any(found.iterdir())):
             return None
-        if not place.resolve().is_relative_to(root.resolve()):
-            raise InvalidInputError(f"{path!r} leads out of the run's artifacts in {root}.")
-        return place.absolute()
-    if not _is_there(artifacts, path):
-        return None
-    return Path(artifacts.download_artifacts(path, str(scratch)))  # type: ignore[no-untyped-call]
+        if not found.resolve().is_relative_to(root.resolve()):
+            raise InvalidInputError(f"{found} is a link that leads out of the artifacts of its run.")
+    return found
 
 
-def _is_there(artifacts: Any, path: str) -> bool:
-    """Tell whether there is a folder with something in it, or a file: a download would not."""
-    if artifacts.list_artifacts(path or None):
-        return True
-    above = path.rpartition("/")[0]
-    return bool(path) and any(each.path == path for each in artifacts.list_artifacts(above or None))
+def _nothing(tracking: Tracking, run: Tracked, model_path: str, address: str) -> str:
+    """Say that there is no such artifact, and what there is."""
+    names = {model.name or model.id for model in tracking.models(run)}
+    absent = []
+    for place in run.places:
+        root = local_path(place)
+        if root is None:
+            names.update(RemoteArtifacts(place, address).names())
+        elif root.is_dir():
+            with os_errors(str(root)):
+                names.update(entry.name for entry in root.iterdir())
+        else:
+            absent.append(place)
+    first = ", ".join(map(repr, sorted(names)[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+    has = f"it has {first}" if names else "it has none"
+    where = f" ({shown(absent[-1])} is not on this machine)" if absent and not names else ""
+    return f"The run {run.id!r} in {tracking.where} has no artifact {model_path!r}; {has}{where}"

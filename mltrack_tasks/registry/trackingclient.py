@@ -7,42 +7,22 @@ address, which makes a database in the working directory where there is none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from mltrack_tasks.errors import (
-    AccessError,
-    IntegrityError,
-    InvalidInputError,
-    MLTrackError,
-    NotFoundError,
-    TransientError,
-)
+from mltrack_tasks.errors import IntegrityError, NotFoundError
+from mltrack_tasks.mlflowdata.scalars import is_identifier
 from mltrack_tasks.registry.trackedruns import Tracked, last_values
-from mltrack_tasks.stores.files import os_errors
-from mltrack_tasks.stores.s3_errors import botocore_errors
+from mltrack_tasks.registry.trackingerrors import mlflow_errors, shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
-SERVERS = ("http", "https")
-_MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
-_DENIED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
-_REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
-_LOGIN = "Check the address, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN."
-_USER = re.compile(r"(?<=://)[^/\s]*@")
-_ASKED = re.compile(r"\?\S*")
 _SAFE_NAME = re.compile(r"[\w .-]+")
 _INDIRECT = ("runs", "models")
-
-
-def shown(address: str) -> str:
-    """An address as messages may show it: without user, password and query."""
-    return _ASKED.sub("", _USER.sub("", address))
 
 
 class ClientRuns:
@@ -58,6 +38,8 @@ class ClientRuns:
 
     def run(self, run_id: str) -> Tracked:
         """Look up a run."""
+        if not is_identifier(run_id):
+            raise NotFoundError(f"There can be no run {run_id!r} in {self.where}.")
         with mlflow_errors(self._address, f"run {run_id!r} in {self.where}"):
             run: Any = self._client.get_run(run_id)
         return Tracked(
@@ -128,79 +110,15 @@ class RemoteArtifacts:
             return Path(self._artifacts.download_artifacts(path, str(folder)))
 
 
-@contextmanager
-def mlflow_errors(address: str, what: str) -> Iterator[None]:
-    """Translate what MLflow and the libraries below it raise; no message shows the login in ``address``."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        with botocore_errors("read", what):
-            yield
-    except MLTrackError:
-        raise
-    except MlflowException as error:
-        raise _of_mlflow(error.error_code, _said(error, address), address, what) from None
-    except SQLAlchemyError as error:
-        raise TransientError(
-            f"MLflow's database does not answer for {what}: {_said(error, address)}. Try again; if it stays, "
-            "check the address and its login."
-        ) from None
-    except ImportError as error:
-        raise InvalidInputError(
-            f"MLflow lacks a library to read {what}: {_said(error, address)}. Install it."
-        ) from None
-    except OSError as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status is None and error.errno is not None:
-            with os_errors(what):
-                raise
-        raise _of_status(status, _said(error, address), what) from None
-
-
-def _of_mlflow(code: str, said: str, address: str, what: str) -> MLTrackError:
-    if code in _MISSING:
-        return NotFoundError(f"MLflow has no {what}: {said}.")
-    if code in _DENIED:
-        return AccessError(f"MLflow denies {what}: {said}. {_LOGIN}")
-    if code in _REFUSED or urlsplit(address).scheme not in SERVERS:
-        return InvalidInputError(f"MLflow refuses {what}: {said}.")
-    return TransientError(f"MLflow could not give {what}: {said}. Try again; if it stays, check the address.")
-
-
-def _of_status(status: int | None, said: str, what: str) -> MLTrackError:
-    if status in (401, 403):
-        return AccessError(f"MLflow's server denies {what}: {said}. {_LOGIN}")
-    if status == 404:
-        return NotFoundError(f"MLflow's server has no {what}.")
-    return TransientError(f"MLflow could not give {what}: {said}. Try again; if it stays, check the address.")
-
-
-def _said(error: Exception, address: str) -> str:
-    """The start of a message, without what the address keeps secret."""
-    text = " ".join(_USER.sub("", str(error)).split())
-    for secret in _secrets(address):
-        text = text.replace(secret, "***")
-    return text[:300].rstrip(".")
-
-
-def _secrets(address: str) -> set[str]:
-    """What is not to be shown: the password, or a user without one, as it stands and decoded; the query."""
-    login = urlsplit(address).netloc.rpartition("@")[0]
-    parts = {login.partition(":")[2] or login, urlsplit(address).query} - {""}
-    return parts | {unquote(part) for part in parts}
-
-
 def _logged(model: LoggedModel) -> Tracked:
     points = [(each.key, int(each.step), int(each.timestamp), each.value) for each in model.metrics or []]
-    tags: Mapping[str, str] = model.tags or {}
     return Tracked(
         id=model.model_id,
         experiment_id=str(model.experiment_id),
         places=(model.artifact_location,) if model.artifact_location else (),
         params=dict(model.params or {}),
         metrics=last_values(points),
-        tags=dict(tags),
+        tags=dict(model.tags or {}),
         name=model.name,
         run_id=model.source_run_id,
     )

@@ -6,74 +6,93 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import unquote, urlsplit
 
 from mltrack_tasks.errors import AccessError, InvalidInputError, MLTrackError, NotFoundError, TransientError
+from mltrack_tasks.stores.files import os_errors
+from mltrack_tasks.stores.s3_errors import botocore_errors
 
-_LOGIN = re.compile(r"(?<=://)\S*@")
-_QUERY = re.compile(r"(?<=\w)\?[^\s'\"]*")
+_SERVERS = ("http", "https")
 _MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
-_REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
-_WRONG = frozenset({"BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "NOT_IMPLEMENTED"})
+_DENIED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
+_REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
+_LOGIN = (
+    "Check the address, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN, and "
+    "what this user may read."
+)
+_AGAIN = "Try again; if it stays, check the address."
+_USER = re.compile(r"(?<=://)[^/\s]*@")
+_ASKED = re.compile(r"\?\S*")
 
 
-def shown(text: str) -> str:
-    """Take logins and queries out of the addresses in a text; either may hold a password."""
-    return _QUERY.sub("", _LOGIN.sub("", text))
+def shown(address: str) -> str:
+    """An address as messages may show it: without user, password and query."""
+    return _ASKED.sub("", _USER.sub("", address))
 
 
 @contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Turn errors of MLflow, of what it speaks HTTP with, and of its databases into ours.
+def mlflow_errors(address: str, what: str) -> Iterator[None]:
+    """Translate what MLflow and the libraries below it raise; no message shows the login in ``address``.
 
-    MLflow's own texts quote addresses in full, so none is chained or quoted unless it is known to be plain.
+    Their own texts quote addresses in full, so none is chained, and what is quoted is cleaned.
     """
     from mlflow.exceptions import MlflowException
 
     try:
-        yield
+        with botocore_errors("read", what):
+            yield
     except MLTrackError:
         raise
     except MlflowException as error:
-        raise _by_code(str(error.error_code), what) from None
+        raise _of_code(str(error.error_code), _said(error, address), address, what) from None
+    except ImportError as error:
+        raise InvalidInputError(
+            f"MLflow lacks a library to read {what}: {_said(error, address)}. Install it."
+        ) from None
     except OSError as error:  # those of requests are
-        raise _by_status(error, what) from None
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status is None and error.errno is not None:
+            with os_errors(what):
+                raise
+        raise _of_status(status, _said(error, address), what) from None
     except _database_errors() as error:
         raise TransientError(
-            f"MLflow's database did not answer when asked for {what} ({type(error).__name__}). Try again; "
-            "check the address if that does not help."
+            f"MLflow's database did not answer for {what}: {_said(error, address)}. {_AGAIN}"
         ) from None
 
 
-def _by_code(code: str, what: str) -> MLTrackError:
+def _of_code(code: str, said: str, address: str, what: str) -> MLTrackError:
     if code in _MISSING:
-        return NotFoundError(f"There is no {what} ({code})")
-    if code in _REFUSED:
-        return _refused(code, what)
-    if code in _WRONG:
-        # an id that cannot be one of MLflow's is one that MLflow does not have
-        return NotFoundError(f"There can be no {what} ({code})")
-    return TransientError(f"MLflow could not give {what} ({code}). Try again.")
+        return NotFoundError(f"MLflow has no {what}: {said}.")
+    if code in _DENIED:
+        return AccessError(f"MLflow's server denies {what}: {said}. {_LOGIN}")
+    if code in _REFUSED or urlsplit(address).scheme not in _SERVERS:
+        return InvalidInputError(f"MLflow refuses {what}: {said}.")
+    return TransientError(f"MLflow could not give {what}: {said}. {_AGAIN}")
 
 
-def _by_status(error: OSError, what: str) -> MLTrackError:
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
+def _of_status(status: int | None, said: str, what: str) -> MLTrackError:
     if status in (401, 403):
-        return _refused(str(status), what)
-    if status in (404, 410) or isinstance(error, FileNotFoundError):
-        return NotFoundError(f"There is no {what}")
-    if isinstance(error, PermissionError):
-        return AccessError(f"This user may not read {what}. Check the permissions of its files.")
-    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
-        return InvalidInputError(f"MLflow's server does not accept the request for {what} (HTTP {status}).")
-    return TransientError(f"MLflow could not give {what} ({type(error).__name__}). Try again.")
+        return AccessError(f"MLflow's server denies {what}: {said}. {_LOGIN}")
+    if status in (404, 410):
+        return NotFoundError(f"MLflow's server has no {what}.")
+    return TransientError(f"MLflow could not give {what}: {said}. {_AGAIN}")
 
 
-def _refused(code: str, what: str) -> AccessError:
-    return AccessError(
-        f"MLflow's server refuses {what} ({code}). Check MLFLOW_TRACKING_USERNAME and "
-        "MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN, and what this user may read."
-    )
+def _said(error: Exception, address: str) -> str:
+    """The start of a message, without what the address keeps secret."""
+    text = " ".join(_USER.sub("", str(error)).split())
+    for secret in _secrets(address):
+        text = text.replace(secret, "***")
+    return text[:300].rstrip(".")
+
+
+def _secrets(address: str) -> set[str]:
+    """The password, or a user without one, as it stands and decoded; the query."""
+    parts = urlsplit(address)
+    login = parts.netloc.rpartition("@")[0]
+    found = {login.partition(":")[2] or login, parts.query} - {""}
+    return found | {unquote(each) for each in found}
 
 
 def _database_errors() -> tuple[type[Exception], ...]:
