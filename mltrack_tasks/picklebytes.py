@@ -145,14 +145,14 @@ def reason_of(stream: BinaryIO, size: int, *, cut: bool = False, inside: bool = 
         if out is None:
             return CLOSED if _is_sure(head) else _of_opcodes(stream, size, cut)
         data, more = out
-        return CLOSED if inside else reason_of(io.BytesIO(data), len(data), cut=more, inside=True)
+        reason = CLOSED if inside else reason_of(io.BytesIO(data), len(data), cut=more, inside=True)
+        if reason is not None:
+            return reason
+        # The two bytes that zlib begins with may be opcodes, and the rest both.
     return _of_opcodes(stream, size, cut)
 
 
 def _of_opcodes(stream: BinaryIO, size: int, cut: bool) -> str | None:
-    stream.seek(0)
-    if stream.read(4) in ZIP:
-        return None  # ``PK...`` is an opcode too, which only unpicklers with ``persistent_load`` take
     return None if walk(stream, size, cut=cut) is Verdict.NO else BY_OPCODES
 
 
@@ -254,6 +254,8 @@ def payload(data: bytes, most: int) -> bytes:
     """
     decoder = _decoder(data)
     if decoder is not None:
+        if walk(io.BytesIO(data), len(data)) is not Verdict.NO:
+            raise ValueError("it is a pickle as well as compressed")
         try:
             data = _feed(decoder, data, most + 1)
         except _BAD_STREAM as error:

@@ -235,8 +235,10 @@ def _imported(
     with open(each.path) as file:
         reader = Reader(file, files[each.path])
         try:
-            pickles = split(payload(_whole(reader, each.member), MAX_SCAN))
-            return sorted({name for pickle in pickles for name in scan(pickle)})
+            # picklescan keeps the memo from one pickle to the next, as one unpickler does that loads them
+            # all; but mostly each has its own, so they are scanned apart as well.
+            data = payload(_whole(reader, each.member), MAX_SCAN)
+            return sorted({name for part in {*split(data), data} for name in scan(part)})
         except _BROKEN as error:
             if reader.failed:
                 raise reader.failed[0] from None
@@ -268,7 +270,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _picklescan() -> Callable[[bytes], list[str]]:
-    """Import it -> a function: one pickle -> the names that are not innocuous."""
+    """Import it -> a function: bytes of pickles -> the names that are not innocuous."""
     try:
         from picklescan.scanner import SafetyLevel, scan_pickle_bytes
     except ImportError as error:
@@ -276,9 +278,8 @@ def _picklescan() -> Callable[[bytes], list[str]]:
             "Scanning pickles needs picklescan: pip install 'mltrack_tasks[scan]'."
         ) from error
 
-    def scan(pickle: bytes) -> list[str]:
-        # One at a time: it keeps the memo from one pickle to the next, and the unpickler does not.
-        result: Any = scan_pickle_bytes(io.BytesIO(pickle), "a pickle", multiple_pickles=False)
+    def scan(data: bytes) -> list[str]:
+        result: Any = scan_pickle_bytes(io.BytesIO(data), "a pickle")
         names = [
             f"{each.module}.{each.name}" for each in result.globals if each.safety != SafetyLevel.Innocuous
         ]

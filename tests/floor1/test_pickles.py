@@ -12,6 +12,7 @@ import os
 import pickle
 import struct
 import sys
+import tarfile
 import tempfile
 import warnings
 import zipfile
@@ -75,6 +76,13 @@ def saved(array: Any, **options: Any) -> bytes:
     out = io.BytesIO()
     np.save(out, array, **options)
     return out.getvalue()
+
+
+def old_tar() -> bytes:
+    """A tar without the magic number of POSIX."""
+    header = tarfile.TarInfo("a.pkl").tobuf()[:257] + bytes(255)
+    total = sum(header[:148]) + 8 * ord(" ") + sum(header[156:])
+    return header[:148] + b"%06o\0 " % total + header[156:] + bytes(1024)
 
 
 OBJECTS = saved(np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
@@ -164,6 +172,7 @@ def test_what_would_run_before_it_ends_or_fails(body: bytes) -> None:
         *(wrap(np.random.default_rng(0).bytes(3_000_000)) for wrap in WRAPPED.values()),
         gzip.compress(NUMBERS),
     ],
+    ids=(str(number) for number in range(1_000)),
 )
 def test_what_is_none(body: bytes) -> None:
     assert find(body) == []
@@ -274,6 +283,8 @@ def test_compressed(wrap: Callable[[bytes], bytes]) -> None:
         b"7z\xbc\xaf\x27\x1c",
         b"\x28\xb5\x2f\xfd",
         bytes(257) + b"ustar" + bytes(300),
+        old_tar(),
+        NUMBERS * 20,
     ],
     ids=(str(number) for number in range(1_000)),  # not the bytes: a zip holds the time
 )
@@ -406,6 +417,12 @@ def test_nothing_runs(tmp_path: Path) -> None:
             b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94h\x00h\x01\x93.",
             "posix.system",
         ),
+        # An unpickler that loads both has one memo, in which "posix" and "system" are the first.
+        (
+            b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94."
+            b"\x80\x04\x8c\x0bcollections\x94\x8c\x0bOrderedDict\x94h\x00h\x01\x93.",
+            "posix.system",
+        ),
     ],
 )
 def test_what_is_not_harmless(body: bytes, text: str) -> None:
@@ -460,6 +477,55 @@ def test_an_mlmodel_that_says_so() -> None:
     assert dangerous_globals(found, sizes(contents), opener(contents)) == [
         "b/MLmodel: cannot be scanned (its pickle was not found)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"flavors:\n  sklearn:\n    pickled_model: m\n", "MLmodel says so"),
+        (b"flavors:\n  python_function:\n    python_model: m\n", "MLmodel says so"),
+        (b'flavors:\n  a:\n    "serialization_format": "\\x70ickle"\n', "MLmodel says so"),
+        (b"flavors:\n  statsmodels:\n    data: m\n", "MLmodel says so"),
+        (b"flavors: {a: *b}\n", "cannot be looked into"),
+        (b"", "cannot be looked into"),
+        (b"flavors:\n  sklearn:\n    pickled_model: m\n    serialization_format: skops\n", None),
+        (b"flavors:\n  a: 1\nnotes: 'serialization_format: pickle'\n", None),
+    ],
+)
+def test_what_an_mlmodel_says(said: bytes, reason: str | None) -> None:
+    assert [why for _, why in find(said, "m/MLmodel")] == ([reason] if reason else [])
+
+
+@pytest.mark.parametrize("name", ["Lambda", "__lambda__"])
+def test_lambda_layers_of_keras(name: str) -> None:
+    config = {"config": {"layers": [{"class_name": "Dense"}, {"class_name": name, "config": {}}]}}
+    plain = json.dumps(config).replace(name, "Dense").encode()
+    hdf5 = b"\x89HDF\r\n\x1a\n" + bytes(3000)
+    assert find(zipped({"config.json": json.dumps(config).encode()}), "m.keras") == [
+        ("config.json", "a Keras Lambda layer")
+    ]
+    assert find(hdf5 + json.dumps(config).encode(), "m.h5") == [(None, "a Keras Lambda layer")]
+    assert danger(hdf5 + json.dumps(config).encode())
+    assert find(zipped({"config.json": plain})) == find(hdf5 + plain) == []
+    for broken in (b"", b"{", b"[" * 100_000):
+        assert find(zipped({"config.json": broken})) == [("config.json", "cannot be looked into")]
+
+
+def test_what_is_a_pickle_and_compressed() -> None:
+    # X, the opcode of a text, also begins zlib with a window of 8 KiB; then comes the length, 0x10009, which
+    # zlib takes for its second byte and a stored block of one byte.
+    text = b"words, " * 2000
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -13)
+    body = b"X\x09\x00\x01\x00\xfe\xffa" + deflate.compress(text) + deflate.flush()
+    body += zlib.adler32(b"a" + text).to_bytes(4, "big")
+    assert zlib.decompress(body) == b"a" + text
+    body = body.ljust(5 + 0x10009) + b"0cposix\nsystem\n(S'id'\ntR."
+    assert find(body) == [(None, "its opcodes")]
+    assert danger(body) == ["file: cannot be scanned (it is a pickle as well as compressed)"]
+
+
+def test_an_object_array_after_others() -> None:
+    assert find(NUMBERS * 3 + OBJECTS) == [(None, "an object array")]
 
 
 @pytest.mark.parametrize("form", ["skops", "cloudpickle", "pickle"])
