@@ -77,7 +77,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
     ),
     (
         "3 operations",
-        frozenset({"pydantic", "mlflow", "requests", "sqlalchemy"}),
+        frozenset({"pydantic", "mlflow", "joblib"}),
         (
             *("codeversion", "provenance", "sources", "delivery", "recordstore", "deletions", "blobs"),
             "copies",
@@ -124,7 +124,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("registry.materialising", "registry.blobfile", "registry.gates", "registry.policies"),
             *("registry.registering", "registry.moving", "registry.rolling", "registry.promoting"),
             *("registry.deprecating", "registry.listing"),
-            *("registry.downloading", "registry.copying"),
+            *("registry.downloading", "registry.copying", "registry.modeltrust", "registry.loading"),
         ),
     ),
     (
