@@ -21,6 +21,11 @@ from mltrack_tasks.stores.s3_upload import object_options
 PATIENCE_ABOVE = 512 * 1024
 """[bytes] A server may be silent for longer than READ_TIMEOUT while it copies more."""
 
+WHOLE_LIMIT = 5 * 1024**3
+"""[bytes] Largest object that S3 copies by one request."""
+_DECODED_TWICE = ("%", "?versionId=")
+"""Ceph 16 decodes the source of a part twice: these make another key of it, or end the server by abort()."""
+
 Answer = dict[str, Any]
 
 
@@ -46,7 +51,8 @@ class Copier:
         """Copy one full key over another -> what HeadObject would say of the copy, as far as it is known."""
         client = self._client if size <= PATIENCE_ABOVE else self._get_patient()
         job = _Job(client, settings, source, target, size, answered)
-        if size <= SINGLE_PUT_LIMIT:
+        misread = any(text in source for text in _DECODED_TWICE)
+        if size <= SINGLE_PUT_LIMIT or (misread and size <= WHOLE_LIMIT):
             return job.whole()
         if self._attests:
             try:

@@ -56,11 +56,12 @@ class CopyContract:
         _upload(store, "source", large, self.part_size)
         raw.put("target", b"old")
         _check_copy(store, raw, "target", large, store.copy("source", "target", len(large)))
-        source, target = store.head("source"), store.head("target")
+        source, target = store.head("source"), store.head("target", checksum=True)
         assert source is not None
         assert target is not None
         if re.fullmatch(r'"[0-9a-f]{32}-3"', source.etag or ""):
-            assert target.etag == source.etag  # the very parts
+            # the very parts, or the whole if the store's prefix is one that parts are not copied from
+            assert target.etag == source.etag or target.sha256 == sha256_hex(large)
 
     def test_what_a_store_says_of_large_copies_is_true(self, store: Store, large: bytes) -> None:
         _upload(store, "source", large, self.part_size)
@@ -101,9 +102,10 @@ class CopyContract:
             store.copy(f"s/{key}", f"t/{key}", len(key.encode()))
             assert raw.get(f"t/{key}") == key.encode(), key
         assert len(raw.list()) == 2 * len(COPIED_KEYS)
-        _upload(store, f"s/large {COPIED_KEYS[5]}", large, self.part_size)
-        store.copy(f"s/large {COPIED_KEYS[5]}", "t/large ü", len(large))
-        assert raw.get("t/large ü") == large
+        for key in ("a b+ü#1", "a%20b", "a?versionId=x", "100%/x"):
+            _upload(store, f"s/large/{key}", large, self.part_size)
+            store.copy(f"s/large/{key}", f"t/large/{key}", len(large))
+            assert raw.get(f"t/large/{key}") == large, key
 
     def test_racing_copies_end_whole(self, store: Store, raw: Raw) -> None:
         bodies = [bytes([number]) * 10_000 for number in range(4)]

@@ -277,6 +277,26 @@ def test_a_server_that_tells_checksums_of_copied_parts_keeps_the_composite(
     assert found.composite == composite_checksum(hashlib.sha256(part).digest() for part in PARTS)
 
 
+def test_a_key_that_ceph_misreads_in_parts_is_copied_whole(
+    store: S3Store, raw: RawS3, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to what S3 copies by one request: what is larger is copied in parts, whatever its key is."""
+    for key in ("a%20b", "a?versionId=x", "100%"):
+        send(store, key)
+        proxy.forget()
+        copied = store.copy(key, f"t/{key}", len(BODY))
+        assert proxy.count("PUT") == 1
+        assert proxy.count("POST") == 0
+        assert raw.get(f"t/{key}") == BODY
+        assert copied.sha256 == sha256_hex(BODY)
+    monkeypatch.setattr(s3_copy, "WHOLE_LIMIT", len(BODY) - 1)
+    send(store, "100%/x")
+    proxy.forget()
+    store.copy("100%/x", "t", len(BODY))
+    assert proxy.count("POST") == 3
+    assert raw.get("t") == BODY
+
+
 def test_a_missing_source_names_its_key(store: S3Store, raw: RawS3) -> None:
     for size in (1, len(BODY)):
         with pytest.raises(NotFoundError, match=f"{store.settings.prefix}/missing failed"):

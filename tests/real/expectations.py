@@ -6,6 +6,7 @@ Where a server does less than AWS, the tests do not look away: they check what h
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mltrack_tasks.stores.probe import Capabilities
 from mltrack_tasks.testing import DEFAULT_CAPABILITIES
@@ -26,6 +27,10 @@ class Expected:
     """refuses a body or part that was damaged on its way, be it by checksum or by signed payload"""
     attests_parts: bool
     """keeps the composite SHA-256 of an upload in parts"""
+    proves_copies: Literal["sha256", "etag"]
+    """what proves a copy of a blob of one PUT without reading it"""
+    proves_large_copies: Literal["composite", "etag"]
+    """what proves a copy of a blob in parts without reading it"""
     checks_credentials: bool
     """refuses a wrong secret, and a user without rights"""
     checks_region: bool
@@ -43,6 +48,8 @@ EXPECTED: dict[str, Expected] = {
         lists_after_any_key=True,
         refuses_flipped_bytes=True,
         attests_parts=True,
+        proves_copies="sha256",
+        proves_large_copies="composite",
         checks_credentials=True,
         checks_region=True,
         has_storage_classes=True,
@@ -62,6 +69,8 @@ EXPECTED: dict[str, Expected] = {
         lists_after_any_key=True,
         refuses_flipped_bytes=True,
         attests_parts=True,
+        proves_copies="sha256",
+        proves_large_copies="etag",
         checks_credentials=True,
         checks_region=True,
         has_storage_classes=False,
@@ -81,6 +90,8 @@ EXPECTED: dict[str, Expected] = {
         lists_after_any_key=False,
         refuses_flipped_bytes=True,
         attests_parts=True,
+        proves_copies="sha256",
+        proves_large_copies="etag",
         checks_credentials=False,
         checks_region=False,
         has_storage_classes=True,
@@ -100,6 +111,8 @@ EXPECTED: dict[str, Expected] = {
         lists_after_any_key=True,
         refuses_flipped_bytes=True,  # by the signature, over plain HTTP
         attests_parts=False,
+        proves_copies="etag",
+        proves_large_copies="etag",
         checks_credentials=True,
         checks_region=False,
         has_storage_classes=False,
@@ -119,6 +132,8 @@ EXPECTED: dict[str, Expected] = {
         lists_after_any_key=True,
         refuses_flipped_bytes=False,
         attests_parts=True,
+        proves_copies="sha256",
+        proves_large_copies="etag",
         checks_credentials=False,
         checks_region=False,
         has_storage_classes=True,
