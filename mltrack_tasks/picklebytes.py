@@ -8,7 +8,7 @@ import lzma
 import tarfile
 import tokenize
 import zlib
-from math import prod
+from math import inf, prod
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -27,6 +27,8 @@ MAX_HEADER = 16 << 10
 MAX_DICTIONARY = 128 << 20
 """[bytes] of memory for xz; its strongest level needs 65 MiB."""
 
+MAX_RATIO = 1032
+"""[bytes] that zlib makes of one, at most (its own documentation, zlib_tech)."""
 MAX_ARRAYS = 16
 """One after the other in a file, as repeated ``np.save`` leaves them."""
 
@@ -118,12 +120,15 @@ class Reader(io.BufferedReader):
         return b"".join(iter(lambda: self.read(min(MAX_READ, max(0, most - self.tell()))), b""))
 
 
-def reason_of(stream: BinaryIO, size: int, *, cut: bool = False, inside: bool = False) -> str | None:
+def reason_of(
+    stream: BinaryIO, size: int, *, cut: bool = False, most: float = inf, inside: bool = False
+) -> str | None:
     """Look at the start of a seekable stream -> why it counts as pickled, or None.
 
     Zips are not looked into here, nor followed as opcodes: ``P``, with which they begin, asks for a
     persistent id, which only PyTorch knows of, and PyTorch looks whether it is a zip first. ``cut``: the
-    stream is the start of something longer, and a walk through opcodes that has not ended then counts.
+    stream is the start of something longer, of at ``most`` so many bytes, and a walk through opcodes that
+    has not ended then counts. Text may begin with the length of a string, and so large it mostly is not.
     ``inside``: it came out of a compressed file, where a further container is closed.
     """
     stream.seek(0)
@@ -143,17 +148,25 @@ def reason_of(stream: BinaryIO, size: int, *, cut: bool = False, inside: bool = 
     if decoder is not None:
         out = _first_of(decoder, stream)
         if out is None:
-            return CLOSED if _is_sure(head) else _of_opcodes(stream, size, cut)
-        data, more = out
-        reason = CLOSED if inside else reason_of(io.BytesIO(data), len(data), cut=more, inside=True)
+            return CLOSED if _is_sure(head) else _of_opcodes(stream, size, cut, most)
+        reason = CLOSED if inside else _of_expanded(*out, _most_of(decoder, most if cut else size))
         if reason is not None:
             return reason
         # The two bytes that zlib begins with may be opcodes, and the rest both.
-    return _of_opcodes(stream, size, cut)
+    return _of_opcodes(stream, size, cut, most)
 
 
-def _of_opcodes(stream: BinaryIO, size: int, cut: bool) -> str | None:
-    return None if walk(stream, size, cut=cut) is Verdict.NO else BY_OPCODES
+def _of_opcodes(stream: BinaryIO, size: int, cut: bool, most: float) -> str | None:
+    return None if walk(stream, size, cut=cut, most=most) is Verdict.NO else BY_OPCODES
+
+
+def _of_expanded(data: bytes, cut: bool, most: float) -> str | None:
+    return reason_of(io.BytesIO(data), len(data), cut=cut, most=most, inside=True)
+
+
+def _most_of(decoder: Any, size: float) -> float:
+    """Bound what comes out of compressed bytes; bzip2 and xz make any number of one."""
+    return inf if isinstance(decoder, (bz2.BZ2Decompressor, lzma.LZMADecompressor)) else MAX_RATIO * size
 
 
 def _is_tar(head: bytes) -> bool:

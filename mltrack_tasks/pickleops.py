@@ -8,6 +8,7 @@ the unpickler would refuse there is no pickle, unless something had been called 
 from __future__ import annotations
 
 import io
+import math
 import pickletools
 import re
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ class _Walk:
     stream: BinaryIO
     size: int
     cut: bool
+    most: float
     at: int = 0
     left: int = MAX_READ
     steps: int = 0
@@ -91,7 +93,7 @@ class _Walk:
     def skip(self, length: int) -> None:
         self.at += length
         if self.at > self.size:
-            raise _UnfinishedError if self.cut else _StuckError
+            raise _UnfinishedError if self.cut and self.at < self.most else _StuckError
         self.stream.seek(self.at)
 
     def argument(self, op: pickletools.OpcodeInfo) -> None:
@@ -159,14 +161,14 @@ class _Walk:
             self.found = True
 
 
-def walk(stream: BinaryIO, size: int, *, cut: bool = False) -> Verdict:
+def walk(stream: BinaryIO, size: int, *, cut: bool = False, most: float = math.inf) -> Verdict:
     """Follow the opcodes from the start of a seekable stream of ``size`` bytes.
 
-    ``cut``: there is more than the stream has, so that its end does not decide. Pickles that follow a first
-    one are looked at as well.
+    ``cut``: there is more than the stream has, at ``most`` so many bytes in all, so that its end does not
+    decide. Pickles that follow a first one are looked at as well.
     """
     stream.seek(0)
-    state = _Walk(stream, size, cut)
+    state = _Walk(stream, size, cut, most)
     try:
         while state.at < size and not state.found:
             state.pickle()

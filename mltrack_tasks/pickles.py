@@ -163,7 +163,7 @@ def _of_member(
     for most in (HEAD, MORE):
         data = _start(archive, member, most, spend)
         cut = len(data) == most
-        reason = reason_of(io.BytesIO(data), len(data), cut=cut)
+        reason = reason_of(io.BytesIO(data), len(data), cut=cut, most=member.file_size)
         if reason is None or not cut:
             break
     if reason is not None:

@@ -178,6 +178,23 @@ def test_what_is_none(body: bytes) -> None:
     assert find(body) == []
 
 
+@pytest.mark.parametrize("text", [b"Time,Value\n", b"This is it.\n", b"Brand\n", b"Xylophones\n"])
+def test_long_texts_that_begin_with_the_length_of_a_string(text: bytes) -> None:
+    body = text + b"1,2\n" * 500_000
+    assert find(zipped({"a.csv": body}) + bytes(100)) == []
+    assert find(gzip.compress(body)) == find(zlib.compress(body)) == []
+    hidden = b"T" + struct.pack("<i", 3_000_000) + bytes(3_000_000) + b"0cposix\nsystem\n(S'id'\ntR."
+    assert find(gzip.compress(hidden)) == [(None, "its opcodes")]
+    assert find(zipped({"a": hidden}, zipfile.ZIP_DEFLATED)) == [("a", "its opcodes")]
+
+
+def test_weights_are_none() -> None:
+    random = np.random.default_rng(20_261_128)
+    members = {f"data/{n}": random.standard_normal(3000).astype(np.float32).tobytes() for n in range(2000)}
+    members |= {f"bytes/{n}": random.bytes(6000) for n in range(2000)}
+    assert len(find(zipped(members))) < 5  # by chance: 1 in 40,000 begins with the magic bytes and an opcode
+
+
 def test_random_bytes_are_none() -> None:
     random = np.random.default_rng(20_261_128)
     assert sum(bool(find(random.bytes(200))) for _ in range(20_000)) < 12  # 6 in 65,536 have magic bytes
