@@ -21,13 +21,23 @@ _LOGIN = (
     "what this user may read."
 )
 _AGAIN = "Try again; if it stays, check the address."
-_USER = re.compile(r"(?<=://)[^/\s]*@")
-_ASKED = re.compile(r"\?\S*")
+_USER = re.compile(r"(?<=://)\S*@")
+_ASKED = re.compile(r"\?.*", re.DOTALL)
+_UNCLEAR = frozenset("/?#")
+_UNKNOWN = "://..."
 
 
 def shown(address: str) -> str:
-    """An address as messages may show it: without user, password and query."""
-    return _ASKED.sub("", _USER.sub("", address))
+    """An address as messages may show it: without user, password and query.
+
+    SQLAlchemy takes passwords that hold ``/`` and ``?``, and then nothing tells where they end: of an address
+    with one of these before an ``@``, only the scheme is shown.
+    """
+    scheme, separator, rest = address.partition("://")
+    login, _, place = rest.rpartition("@")
+    if not _UNCLEAR.isdisjoint(login):
+        return f"{scheme}{_UNKNOWN}"
+    return _ASKED.sub("", f"{scheme}{separator}{place}")
 
 
 @contextmanager
@@ -81,17 +91,19 @@ def _of_status(status: int | None, said: str, what: str) -> MLTrackError:
 
 def _said(error: Exception, address: str) -> str:
     """The start of a message, without what the address keeps secret."""
-    text = " ".join(_USER.sub("", str(error)).split())
-    for secret in _secrets(address):
+    if shown(address).endswith(_UNKNOWN):
+        return type(error).__name__
+    text = str(error)
+    for secret in sorted(_secrets(address), key=len, reverse=True):
         text = text.replace(secret, "***")
-    return text[:300].rstrip(".")
+    return " ".join(_USER.sub("", text).split())[:300].rstrip(".")
 
 
 def _secrets(address: str) -> set[str]:
     """The password, or a user without one, as it stands and decoded; the query."""
-    parts = urlsplit(address)
-    login = parts.netloc.rpartition("@")[0]
-    found = {login.partition(":")[2] or login, parts.query} - {""}
+    rest = address.partition("://")[2]
+    login = rest.rpartition("@")[0]
+    found = {login.partition(":")[2] or login, rest.partition("?")[2]} - {""}
     return found | {unquote(each) for each in found}
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import sqlite3
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -28,6 +30,7 @@ from mltrack_tasks.errors import (
     TransientError,
 )
 from mltrack_tasks.registry.tracking import TrackedModel, is_installed, run_model
+from mltrack_tasks.registry.trackingerrors import shown
 from tests.floor3.migrationtrees import kept
 from tests.floor3.mlflowserver import serving
 from tests.servers import S3Server
@@ -414,3 +417,41 @@ def test_addresses_that_are_none(uri: str, alone: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInputError) as caught, run_model("0" * 32, "clf", tracking_uri=uri):
         pass
     assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme"),
+    [
+        ("postgresql://ana:ge/heim@db.example/x", "postgresql"),
+        ("mysql+pymysql://ana:1/ge heim?heim@db.example:3306/x", "mysql+pymysql"),
+        ("http://ana:ge/heim@127.0.0.1:9/p", "http"),
+        ("http://ana:ge heim@127.0.0.1:9", "http"),
+        ("http://ge/heim@127.0.0.1:9", "http"),
+        ("http://127.0.0.1:9/?user=a@b&password=heim", "http"),
+        ("bogus://ana:ge@heim#heim@x/y", "bogus"),
+    ],
+)
+def test_a_login_that_nobody_encoded_is_in_no_message(
+    uri: str, scheme: str, alone: pytest.MonkeyPatch
+) -> None:
+    with (
+        pytest.raises((InvalidInputError, TransientError), match=f"{re.escape(scheme)}://") as caught,
+        run_model("0" * 32, "clf", tracking_uri=uri),
+    ):
+        pass
+    assert "heim" not in "".join(traceback.format_exception(caught.value))
+    assert "heim" not in repr(vars(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("address", "seen"),
+    [
+        ("http://ana:pw@host:5000/p?token=x", "http://host:5000/p"),
+        ("postgresql://ana:p@w@host/db", "postgresql://host/db"),
+        ("/mlruns/a@b", "/mlruns/a@b"),
+        ("sqlite:////a/b.db?mode=ro", "sqlite:////a/b.db"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_addresses_as_messages_show_them(address: str, seen: str) -> None:
+    assert shown(address) == seen
