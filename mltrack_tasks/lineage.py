@@ -14,8 +14,8 @@ from mltrack_tasks.lineage_text import to_markdown, to_mermaid
 from mltrack_tasks.modelkeys import VERSIONS, parse_version_key, version_key
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.parallel import map_ordered
-from mltrack_tasks.recordstore import read_record
 from mltrack_tasks.refs import DataRef, blob_named
+from mltrack_tasks.registry.reading import read_version
 from mltrack_tasks.runs import get_run
 from mltrack_tasks.stores.base import Store
 
@@ -59,7 +59,7 @@ def trace_lineage(
     if run_id is not None and all(run.run_id != run_id for run in runs):
         runs.append(get_run(store, run_id))  # stored meanwhile, or it raises what is wrong with it
     if model is not None and version is not None:
-        versions = [_read_version(store, model, version)]
+        versions = [read_version(store, model, version)]
     else:  # nothing leads from a version, so others than the subject can only be downstream
         versions = [] if direction == "upstream" else _versions(store)
     graph = Graph(runs, versions, kind, id)
@@ -103,29 +103,12 @@ def _versions(store: Store) -> list[ModelVersion]:
 
 def _try_version(store: Store, place: tuple[str, str]) -> ModelVersion | None:
     try:
-        return _read_version(store, *place)
+        return read_version(store, *place)
     except NotFoundError:
         return None  # removed meanwhile
     except (IntegrityError, FormatError) as error:
         events.logger.warning("left out: %s", error)
         return None
-
-
-def _read_version(store: Store, model: str, version: str) -> ModelVersion:
-    """Read one version. IntegrityError if the record there is of another."""
-    key = version_key(model, version)
-    what = f"{key} in {store.location}"
-    try:
-        record = read_record(store, key)
-    except NotFoundError:
-        raise NotFoundError(
-            f"There is no version {version!r} of model {model!r} in {store.location}.",
-            details={"model": model, "version": version},
-        ) from None
-    found = ModelVersion.from_record(record, what=what)
-    if (found.model, found.version) != (model, version):
-        raise IntegrityError(f"{what} is that of {found.model!r} {found.version}; we did not write it there.")
-    return found
 
 
 def _add_stored_blob(store: Store, graph: Graph, digest: str) -> None:
