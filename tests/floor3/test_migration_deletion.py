@@ -169,9 +169,11 @@ def _emptied(raw: Raw, key: str) -> None:
 
 
 def _flipped(raw: Raw, key: str) -> None:
+    """In a manifest a byte of a file that stands in it: elsewhere it may be one that no file depends on."""
     body = raw.get(key) or b""
-    middle = len(body) // 2
-    raw.put(key, body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :])
+    inside = body.find(b'"contents":{') if key.startswith(layout.MANIFESTS) else -1
+    place = len(body) // 2 if inside < 0 else body.index(b'":"', inside) + len(b'":"')
+    raw.put(key, body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :])
 
 
 DAMAGES = {"gone": _gone, "emptied": _emptied, "flipped": _flipped}
