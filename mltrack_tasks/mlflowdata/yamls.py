@@ -26,6 +26,10 @@ _LINE = re.compile(
     r"|(?P<number>0|-?[1-9][0-9]{0,17})|'(?P<quoted>[ -&(-~]*)'|(?P<hex>(?!0b)(?=[0-9]*[a-f])[0-9a-f]{32})"
     rf"|(?P<plain>(?=[A-Za-z/]){_WORD}(?: {_WORD})*)))?"
 )
+_LONG = 100
+_NUMBER = re.compile(r"[-+]?[0-9](?:[0-9_:.]*|[xb][0-9a-fA-F_]*)")
+"""What YAML may take for a number. ``1:30:59`` is one, to base 60, and PyYAML's time for it grows with the
+square of its length; Python refuses to print others that are long."""
 _NOT_TEXT = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 """Words that YAML 1.1 takes for something else, in any case."""
 
@@ -96,5 +100,11 @@ def _check_events(content: str, what: str) -> None:
             depth -= 1
         if depth > MAX_DEPTH or count > MAX_EVENTS:
             raise IntegrityError(f"{what} is nested too deeply, or has too many parts, to be MLflow's.")
+        if (
+            isinstance(event, yaml.ScalarEvent)
+            and len(event.value) > _LONG
+            and _NUMBER.fullmatch(event.value)
+        ):
+            raise IntegrityError(f"{what} holds a number of {len(event.value):,} digits.")
         if isinstance(event, yaml.NodeEvent) and (event.anchor or getattr(event, "tag", None)):
             raise IntegrityError(f"{what} holds anchors, aliases or tags, which MLflow does not write.")
