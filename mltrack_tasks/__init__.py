@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import list_data as list_data
     from mltrack_tasks.tasks import list_models as list_models
     from mltrack_tasks.tasks import list_runs as list_runs
+    from mltrack_tasks.tasks import load_model as load_model
     from mltrack_tasks.tasks import model_at as model_at
     from mltrack_tasks.tasks import model_history as model_history
     from mltrack_tasks.tasks import plan_manifests as plan_manifests
@@ -112,7 +113,8 @@ _HOMES = {
         *("verify_batch", "verify_batches", "write_manifests"),
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
-        *("copy_model", "deprecate_version", "download_model", "list_models", "model_at", "model_history"),
+        *("copy_model", "deprecate_version", "download_model", "list_models", "load_model"),
+        *("model_at", "model_history"),
         *("promote_model", "register_model", "remove_alias", "resolve_model", "rollback_model", "set_policy"),
         *("retrieve_data", "retrieve_file", "store_data", "store_file", "store_run", "trace_lineage"),
     ),

@@ -125,6 +125,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("registry.registering", "registry.moving", "registry.rolling", "registry.promoting"),
             *("registry.deprecating", "registry.listing"),
             *("registry.downloading", "registry.copying", "registry.modeltrust", "registry.loading"),
+            "registry.loadmodel",
         ),
     ),
     (

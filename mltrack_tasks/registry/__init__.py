@@ -12,6 +12,7 @@ from mltrack_tasks.registry.listing import (
     model_history,
     resolve_model,
 )
+from mltrack_tasks.registry.loadmodel import load_model
 from mltrack_tasks.registry.policies import policy_of, set_policy
 from mltrack_tasks.registry.promoting import promote_model
 from mltrack_tasks.registry.registering import register_model
@@ -23,6 +24,7 @@ __all__ = [
     "deprecate_version",
     "download_model",
     "list_models",
+    "load_model",
     "model_at",
     "model_history",
     "policy_of",

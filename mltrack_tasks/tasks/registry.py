@@ -219,6 +219,25 @@ def download_model(
 
 
 @mltrack_task
+def load_model(
+    model_name: str,
+    version_or_alias: str = "production",
+    *,
+    trusted_digest: str | None = None,
+    flavor: str | None = None,
+    store: MLTrackStore | str | None = None,
+) -> Any:
+    """Load a version into the worker's memory -> what its author saved; MLflow models through MLflow.
+
+    What could run its author's code, as pickles do, is an InvalidInputError, unless ``trusted_digest`` is the
+    version's ``tree_digest``. The result is not persisted: a model is loaded where it is used.
+    """
+    return registry.load_model(
+        open_store(store), model_name, version_or_alias, trusted_digest=trusted_digest, flavor=flavor
+    )
+
+
+@mltrack_task
 def copy_model(
     model_name: str,
     version: str,

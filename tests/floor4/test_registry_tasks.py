@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mltrack_tasks import (
     copy_model,
     download_model,
     list_models,
+    load_model,
     model_history,
     promote_model,
     promotion_transaction,
@@ -186,3 +188,20 @@ def test_approval_is_bound_to_the_bytes(
     assert made.tree_digest in str(asked[0]._description)
     with pytest.raises(InvalidInputError, match="approval is not of"):
         promote_model.fn("m", made.version, "staging", approval={"by": "x"}, store=where)
+
+
+def test_a_model_is_loaded_in_a_flow_and_passed_on(where: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.pkl"
+    file.write_bytes(pickle.dumps({"weights": [1, 2]}))
+
+    @task
+    def predict(loaded: dict[str, list[int]]) -> int:
+        return sum(loaded["weights"])
+
+    @flow
+    def scoring() -> list[int]:
+        made = register_model(None, "m", str(file), store=where)
+        loaded = load_model.submit("m", made.version, trusted_digest=made.tree_digest, store=where)
+        return [future.result() for future in predict.map([loaded.result(), loaded.result()])]
+
+    assert scoring() == [3, 3]
