@@ -102,6 +102,14 @@ def development_folder(model: str, version: str) -> str:
     return f"{versions_folder(model)}{check_version(version)}/"
 
 
+def is_file_of_version(key: str) -> bool:
+    """Tell whether a key lies in the folder of real files of a version, registered or promoted."""
+    if not key.startswith((VERSIONS, REGISTRY)):
+        return False
+    _, _, _, version, *path = *key.split("/", 4), "", ""
+    return bool(path[0]) and is_version(version)
+
+
 def materialized_key(model: str, version: str) -> str:
     """Key of the empty object that says that the folder of a registered version is complete."""
     return f"{versions_folder(model)}_materialized/{check_version(version)}"

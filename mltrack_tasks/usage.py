@@ -20,6 +20,7 @@ from mltrack_tasks.manifests import view_value
 from mltrack_tasks.migration.references import held_by_migrations
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
+from mltrack_tasks.registry.references import held_by_models
 from mltrack_tasks.stores.base import Stat, Store
 from mltrack_tasks.stores.files import checked_path
 from mltrack_tasks.usage_stats import NO_MONTH, Amount, GroupUsage, LargeBlob, Usage, UsageStats, usage_chart
@@ -33,9 +34,11 @@ K = TypeVar("K", bound=Hashable)
 def data_usage_stats(store: Store, *, largest: int = 10, observe: Observe = log_event) -> UsageStats:
     """Count what runs and names refer to, what is stored, what deduplication saves, what nothing holds.
 
-    ``largest`` says how many of the largest blobs are listed. What migrations hold counts as named, under the
-    migration's name. Costs what reading the catalogue, the named data and the receipts of migrations does,
-    and one LIST each of ``migrations/``, ``data/`` and the pins; no request per blob.
+    ``largest`` says how many of the largest blobs are listed. What migrations and versions of models hold
+    counts as named, under their names. Costs what reading the catalogue, the named data, the receipts of
+    migrations and the records of versions does, and one LIST each of ``migrations/``, ``data/`` and the pins,
+    one of ``models/development/`` and of each model in it; no request per blob. The real files of versions,
+    under ``models/``, are not counted: they are copies.
 
     Nothing is locked, so the order counts. References are read before the blobs are listed: a run's record
     comes after its blobs, so none that was read lacks them. Blobs are listed before the pins: of a run stored
@@ -48,6 +51,7 @@ def data_usage_stats(store: Store, *, largest: int = 10, observe: Observe = log_
     manifests = current_manifests(store, observe=observe)
     named = [_Reference(item.ref, item.name) for item in list_data(store)]
     named += [_Reference(ref, ref.name) for ref in held_by_migrations(store)]
+    named += [_Reference(ref, ref.name) for ref in held_by_models(store)]
     stored = _Stored.of(_watched(store.list(layout.BLOBS), layout.BLOBS, observe))
     pins = _watched(store.list(layout.PINS), layout.PINS, observe)
     pinned = {digest for stat in pins if (digest := _pinned_digest(stat.key))}

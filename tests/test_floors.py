@@ -123,7 +123,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             ),
             *("registry.materialising", "registry.blobfile", "registry.gates", "registry.policies"),
             *("registry.registering", "registry.moving", "registry.rolling", "registry.promoting"),
-            *("registry.deprecating", "registry.listing"),
+            *("registry.deprecating", "registry.listing", "registry.references"),
             *("registry.downloading", "registry.copying", "registry.modeltrust", "registry.loading"),
             "registry.loadmodel",
         ),

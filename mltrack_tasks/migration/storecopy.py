@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from mltrack_tasks import events, layout
+from mltrack_tasks import events, layout, modelkeys
 from mltrack_tasks.errors import ConflictError, NotFoundError
 from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.filetree import FILE, Entry
@@ -17,6 +17,7 @@ from mltrack_tasks.migration.restoring import Portion
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.records import RunManifest
+from mltrack_tasks.registry.reading import read_version
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.directory import DirectoryStore
 from mltrack_tasks.stores.guard import GuardedStore
@@ -32,7 +33,8 @@ _Blob = tuple[str, str, int]
 def everything(store: Store) -> tuple[list[Portion], list[str]]:
     """All blobs of a store as files under their keys, and the keys of its records."""
     # Records first: of one that is written meanwhile the blobs may be listed, and it is not.
-    records = [stat.key for prefix in RECORDS for stat in store.list(prefix)]
+    listed = [stat.key for prefix in RECORDS for stat in store.list(prefix)]
+    records = [key for key in listed if not modelkeys.is_file_of_version(key)]
     blobs: list[_Blob] = []
     beside: list[str] = []
     for stat in store.list(layout.BLOBS):
@@ -41,11 +43,14 @@ def everything(store: Store) -> tuple[list[Portion], list[str]]:
             blobs.append((*place, stat.size))
         else:
             beside.append(stat.key)
-    return _portions(blobs), [*beside, *records]
+    return [*_portions(blobs), *_model_folders(store, records)], [*beside, *records]
 
 
 def of_runs(store: Store, runs: Sequence[RunManifest]) -> tuple[list[Portion], list[str]]:
-    """The blobs of some runs, with all their revisions, and the keys of their records."""
+    """The blobs of some runs, with all their revisions, and the keys of their records.
+
+    Names and models stay behind: they are of the store, not of a run. ``copy_model`` copies a version.
+    """
     answers = map_ordered(partial(_of_run, store), runs, store.max_workers)
     blobs: dict[tuple[str, str], int] = {}
     records: list[str] = []
@@ -70,6 +75,28 @@ def copy_records(store: Store, keys: Iterable[str], local_path: str | Path, obse
         details = {"done": number, "total": len(wanted), "unit": "records"}
         observe(Event(events.PROGRESS, "copying records", details))
     rebuild_views(target, observe=observe)
+
+
+def _model_folders(store: Store, records: Iterable[str]) -> list[Portion]:
+    """The real files of the versions whose folder is complete, as the marks among the records say."""
+    known = set(records)
+    places = [place for key in known if (place := modelkeys.parse_version_key(key))]
+    folders = [
+        (place, folder(*place))
+        for place in sorted(places)
+        for mark, folder in (
+            (modelkeys.materialized_key, modelkeys.development_folder),
+            (modelkeys.promoted_key, modelkeys.promoted_folder),
+        )
+        if mark(*place) in known
+    ]
+    return list(map_ordered(lambda found: _model_folder(store, *found), folders, store.max_workers))
+
+
+def _model_folder(store: Store, place: tuple[str, str], folder: str) -> Portion:
+    files = read_version(store, *place).files
+    entries = [Entry(folder + file.path, FILE, _MODE, file.size_bytes, digest=file.digest) for file in files]
+    return Portion(entries, {file.digest: Place(file.digest, file.format, file.size_bytes) for file in files})
 
 
 def _portions(blobs: Iterable[_Blob]) -> list[Portion]:

@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.memory import MemoryStore
 
+_NAME, _VERSION = "[A-Za-z0-9._%-]+", "v[0-9]{8}_[0-9a-f]{6,64}"
+_OF_VERSION = re.compile(rf"models/development/{_NAME}/{_VERSION}\.json")
 _KNOWN = re.compile(
     r"format\.json"
     r"|data/(?P<dd>[0-9a-f]{2})/(?P=dd)[0-9a-f]{62}/(data\.(parquet|npy|json|bin)|metadata\.json|multipart\.json)"
@@ -27,7 +29,10 @@ _KNOWN = re.compile(
     r"|catalog/snapshots/[0-9]{8}\.json|catalog/parts/[0-9a-f]{64}~[0-9a-f]{16}\.parquet"
     r"|runs/log/[0-9]{4}-[0-9]{2}-[0-9]{2}/[A-Za-z0-9._%-]+~[0-9]{8}"
     r"|runs/(by_project|by_date|by_type|by_model)/[A-Za-z0-9._%-]+/[A-Za-z0-9._%-]+"
-    r"|runs/by_data/(?P<pp>[0-9a-f]{2})/(?P=pp)[0-9a-f]{62}/(~name~)?[A-Za-z0-9._%-]+"
+    rf"|models/development/{_NAME}/({_VERSION}(\.json|/.+)|_(ids|materialized)/{_VERSION}|_by_digest/[0-9a-f]{{64}}"
+    rf"|_deprecated/{_VERSION}\.json|_registrations/{_VERSION}/[0-9a-f]{{64}}\.json)"
+    rf"|models/registry/{_NAME}/({_VERSION}(\.json|/.+)|_(aliases|policies)/{_NAME}/[0-9]{{8}}\.json)"
+    r"|runs/by_data/(?P<pp>[0-9a-f]{2})/(?P=pp)[0-9a-f]{62}/(~name~|~model~)?[A-Za-z0-9._%-]+"
 )
 
 
@@ -41,6 +46,8 @@ def check_always(store: Store) -> None:
     every_manifest_is_found(store)
     every_described_blob_has_metadata(store)
     every_view_has_a_manifest(store)
+    every_version_is_whole(store)
+    every_promotion_is_complete(store)
 
 
 def check_finished(store: Store) -> None:
@@ -100,6 +107,37 @@ def every_described_blob_has_metadata(store: Store) -> None:
     for key in blobs(store):
         if not key.endswith(".bin"):
             assert f"{key.rsplit('/', 1)[0]}/metadata.json" in there, key
+
+
+def every_version_is_whole(store: Store) -> None:
+    """Each file of a version is a blob that is held for the model, and what has its name has its bytes."""
+    there = set(keys(store))
+    for key in filter(_OF_VERSION.fullmatch, there):
+        model = key.split("/")[2]
+        for file in json.loads(store.get(key))["content"]["files"]:
+            digest = file["digest"]
+            place = f"{digest[:2]}/{digest}"
+            assert f"data/{place}/data.{file['format']}" in there, (key, file)
+            assert f"runs/by_data/{place}/~model~{model}" in there, (key, file)
+            registered = f"{key.removesuffix('.json')}/{file['path']}"
+            for copy in (registered, registered.replace("development", "registry", 1)):
+                if copy in there:
+                    assert hashlib.sha256(store.get(copy)).hexdigest() == digest, copy
+
+
+def every_promotion_is_complete(store: Store) -> None:
+    """What an alias ever stood for has its record in the registry, and each of its files."""
+    there = set(keys(store))
+    for key in there:
+        if "/_aliases/" not in key:
+            continue
+        event = json.loads(store.get(key))["content"]
+        if event["version"] is None:
+            continue
+        record = f"models/registry/{key.split('/')[2]}/{event['version']}.json"
+        assert record in there, (key, record)
+        for file in json.loads(store.get(record))["content"]["files"]:
+            assert f"{record.removesuffix('.json')}/{file['path']}" in there, (key, file)
 
 
 def every_view_has_a_manifest(store: Store) -> None:

@@ -17,6 +17,7 @@ from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.observed import FaultyStore
+from tests.floor3 import invariants
 
 contents = st.integers(0, 3)
 aliases = st.sampled_from(["production", "staging", "champion"])
@@ -31,12 +32,15 @@ class RegistryMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.versions: dict[int, str] = {}
         self.copied: set[str] = set()
+        self.requests = 0
         self.deprecated: set[str] = set()
         self.history: dict[str, list[str | None]] = {}
         self.stacks: dict[str, list[str | None]] = {}
 
     def teardown(self) -> None:
         self.folder.cleanup()
+        for store in (self.store, self.other):
+            invariants.check_finished(store)
 
     def tree(self, content: int) -> Path:
         root = Path(self.folder.name) / str(content)
@@ -124,10 +128,11 @@ class RegistryMachine(RuleBasedStateMachine):
         if self.versions.get(content) in self.deprecated:
             return
         broken = FaultyStore(self.store, step, how)
+        self.requests += 1
         for store in (broken, self.store):
             try:
                 made = registry.register_model(store, None, "m", self.tree(content))
-                registry.promote_model(store, "m", made.version, alias, request_id=f"{id(broken)}-{content}")
+                registry.promote_model(store, "m", made.version, alias, request_id=f"{self.requests}")
             except TransientError:
                 continue
         self.versions.setdefault(content, made.version)

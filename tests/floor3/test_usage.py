@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mltrack_tasks import events, layout, usage
+from mltrack_tasks import events, layout, modelkeys, usage
 from mltrack_tasks.blobs import write_blob
 from mltrack_tasks.catalog import current_manifests
 from mltrack_tasks.content import forget_data, list_data, store_data
 from mltrack_tasks.errors import ConflictError, InvalidInputError
 from mltrack_tasks.events import Event
 from mltrack_tasks.migration import migrate_to_s3
+from mltrack_tasks.registry import promote_model, register_model
 from mltrack_tasks.runs import store_run
 from mltrack_tasks.sources import BytesSource
 from mltrack_tasks.stores.base import Stat, Store, WrapperStore
@@ -238,9 +239,9 @@ def test_it_costs_three_listings_beside_the_records() -> None:
 
     data_usage_stats(everything)
 
-    assert everything.calls - records.calls == {"list": 3}
+    assert everything.calls - records.calls == {"list": 3, "level": 1}
     assert not records.calls - everything.calls
-    touched = {key for verb, key in everything.log if verb != "list"}
+    touched = {key for verb, key in everything.log if verb not in ("list", "level")}
     assert not [key for key in touched if key.startswith((layout.BLOBS, layout.PINS))]
 
 
@@ -521,3 +522,27 @@ def test_what_migrations_hold_is_not_unreferenced(tmp_path: Path) -> None:
     assert stats.missing == Amount(0, 0)
     assert stats.named.blobs == stats.stored.objects == 3
     assert {blob.name for blob in stats.largest} == {"migration nightly"}
+
+
+def test_what_versions_of_models_hold_is_not_unreferenced(
+    place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files and training data of each version count as named; a damaged record hides no other."""
+    trained_on = store_data(place.store, C)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for number in range(2):
+        (folder / "shared").write_bytes(A)
+        (folder / "own").write_bytes(B + b"%d" % number)
+        made = register_model(place.store, None, "churn", folder, training_data={"rows": trained_on})
+    promote_model(place.store, "churn", made.version)
+
+    stats = data_usage_stats(place.store)
+
+    assert stats.unreferenced == stats.missing == stats.foreign == Amount(0, 0)
+    assert (stats.named.blobs, stats.named.references) == (4, 1 + 6)
+    assert f"model churn {made.version}" in {blob.name for blob in stats.largest}
+
+    place.raw.put(modelkeys.version_key("churn", made.version), b"{}")
+    assert data_usage_stats(place.store).named.references == 1 + 3
+    assert "left out" in caplog.text
