@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -60,7 +61,7 @@ def run_model(run_id: str, model_path: str, *, tracking_uri: str | None = None) 
     ``model_path``: a path among the run's artifacts, or a logged model of MLflow 3: its name, its id
     ``m-...`` or ``models:/m-...``, each also with a path below it. A logged model goes before an artifact of
     its name, and the newest of a name before others. Files of this machine are used where they lie, others
-    are fetched into a temporary folder.
+    are fetched into a temporary folder. Paths that a tracking server of another machine names are refused.
 
     ``tracking_uri``: a server, a database, or a file store; None: what MLflow was told in this process, then
     MLFLOW_TRACKING_URI, then ``./mlruns`` or ``./mlflow.db``. File stores and SQLite are read without MLflow;
@@ -167,7 +168,10 @@ def _split(address: str) -> SplitResult:
         _ = parts.port  # looked at only when asked for
         return parts
     except ValueError:
-        raise InvalidInputError(f"{shown(address)} is no address; look at its brackets and port.") from None
+        raise InvalidInputError(
+            f"{shown(address)} is no address; look at its brackets and port, and percent-encode what is "
+            "special in a password (/ is %2F, ? is %3F, # is %23)."
+        ) from None
 
 
 def _chosen(tracking: Tracking, run: Tracked, model_path: str) -> tuple[Tracked, str]:
@@ -193,6 +197,7 @@ def _chosen(tracking: Tracking, run: Tracked, model_path: str) -> tuple[Tracked,
 def _fetched(model: Tracked, path: str, address: str, scratch: Path) -> Path | None:
     """Look for files at the places of a run or model -> where they are on this machine; None if nowhere."""
     for place in model.places:
+        _require_ours(place, address)
         root = local_path(place)
         if root is not None:
             found = _inside(root, path)
@@ -202,6 +207,28 @@ def _fetched(model: Tracked, path: str, address: str, scratch: Path) -> Path | N
         if found is not None:
             return found
     return None
+
+
+def _require_ours(place: str, address: str) -> None:
+    """Let only a tracking server of this machine name paths of this machine: another's are its own.
+
+    And a hostile one would have any file of the worker's copied into the bucket.
+    """
+    host = _split(address).hostname
+    if _split(place).scheme in ("", "file") and place not in _NAMED and host and not _is_this_machine(host):
+        raise InvalidInputError(
+            f"The tracking server {shown(address)} keeps these artifacts in a folder of its own machine, "
+            f"{shown(place)}. If this machine has that folder too, register it as a local folder: "
+            "register_model(None, model_name, path). Or let the server serve its artifacts "
+            "(mlflow server --serve-artifacts)."
+        )
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _inside(root: Path, path: str) -> Path | None:

@@ -102,10 +102,14 @@ def sqlite(alone: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def server(alone: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    folder = tmp_path_factory.mktemp("server")
-    with serving(folder) as address:
-        yield fill(MlflowClient(address), folder)
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def server(alone: pytest.MonkeyPatch, server_folder: Path) -> Iterator[Made]:
+    with serving(server_folder) as address:
+        yield fill(MlflowClient(address), server_folder)
 
 
 @pytest.fixture(scope="module")
@@ -358,6 +362,30 @@ def test_addresses_of_artifacts_that_lead_nowhere(place: str, sqlite: Made, tmp_
         run_model(sqlite.run, "deep", tracking_uri=f"sqlite:///{tmp_path}/m.db"),
     ):
         pass
+
+
+@pytest.mark.parametrize("place", ["{}", "file://{}", "file://elsewhere{}", "//elsewhere{}"])
+def test_files_of_this_machine_are_not_named_by_another(
+    place: str, server: Made, server_folder: Path, tmp_path: Path
+) -> None:
+    """A server of this machine may share its folders; the address 0.0.0.0 reaches it, and does not say so."""
+    secret = tmp_path / "private"
+    (secret / "model").mkdir(parents=True)
+    (secret / "model" / "key").write_text("secret")
+    client = MlflowClient(server.uri)
+    run = client.create_run("0").info.run_id
+    with closing(sqlite3.connect(server_folder / "server.db")) as connection:
+        connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (place.format(secret), run))
+        connection.commit()
+    elsewhere = server.uri.replace("127.0.0.1", "0.0.0.0")
+    with (
+        pytest.raises(InvalidInputError, match="its own machine"),
+        run_model(run, "model", tracking_uri=elsewhere),
+    ):
+        pass
+    if "elsewhere" not in place:
+        with run_model(run, "model", tracking_uri=server.uri) as found:
+            assert contents(found) == {"key": "secret"}
 
 
 # servers that do not answer as hoped
