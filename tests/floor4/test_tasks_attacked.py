@@ -1,0 +1,89 @@
+"""Tasks and flows of the registry under what people do to them: nested transactions, late refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mltrack_tasks import (
+    promote_model,
+    promotion_transaction,
+    registry,
+    rollback_model,
+)
+from mltrack_tasks.resolve import open_store
+
+
+class StoppedError(Exception):
+    """What ends a transaction."""
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> str:
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def versions(where: str, tmp_path: Path) -> list[str]:
+    made = []
+    for number in range(4):
+        (tmp_path / str(number)).write_text(f"model {number}")
+        made.append(registry.register_model(open_store(where), None, "m", tmp_path / str(number)).version)
+    return made
+
+
+def standing(where: str) -> str:
+    return registry.resolve_model(open_store(where), "m").version
+
+
+def stopped(*steps: Callable[[], object]) -> None:
+    """A transaction that fails after these steps."""
+
+    def block() -> None:
+        with promotion_transaction():
+            for step in steps:
+                step()
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        block()
+
+
+def whole(step: Callable[[], object]) -> None:
+    """A transaction that succeeds."""
+    with promotion_transaction():
+        step()
+
+
+def test_an_alias_that_was_moved_twice_goes_back_to_where_it_was(where: str, versions: list[str]) -> None:
+    first, second, third, fourth = versions
+    promote_model.fn("m", first, store=where)
+    stopped(
+        lambda: promote_model.fn("m", second, store=where),
+        lambda: promote_model.fn("m", third, store=where),
+        lambda: rollback_model.fn("m", store=where),
+    )
+    assert standing(where) == first
+    stopped(
+        lambda: promote_model.fn("m", second, store=where),
+        lambda: registry.promote_model(open_store(where), "m", third),
+        lambda: promote_model.fn("m", fourth, store=where),
+    )
+    assert standing(where) == third, "what somebody else promoted in between stays"
+
+
+def test_a_transaction_in_a_transaction_is_part_of_it(where: str, versions: list[str]) -> None:
+    first, second, third, _ = versions
+    promote_model.fn("m", first, store=where)
+    stopped(lambda: whole(lambda: promote_model.fn("m", second, store=where)))
+    assert standing(where) == first
+    seen = []
+    stopped(
+        lambda: promote_model.fn("m", second, store=where),
+        lambda: stopped(lambda: promote_model.fn("m", third, store=where)),
+        lambda: seen.append(standing(where)),
+    )
+    assert seen == [second]
+    assert standing(where) == first
