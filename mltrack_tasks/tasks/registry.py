@@ -144,16 +144,19 @@ def remove_alias(
 
     Raises NotFoundError if it is not in use.
     """
+    opened, request_id = open_store(store), request_id or _request_id()
     with recorded():
-        return registry.remove_alias(
-            open_store(store),
+        done = registry.remove_alias(
+            opened,
             model_name,
             alias,
             reason=reason,
             if_current=if_current,
-            request_id=request_id or _request_id(),
+            request_id=request_id,
             observe=report,
         )
+    note_promotion(opened, done, request_id)
+    return done
 
 
 @mltrack_task

@@ -11,6 +11,7 @@ from mltrack_tasks import (
     promote_model,
     promotion_transaction,
     registry,
+    remove_alias,
     rollback_model,
 )
 from mltrack_tasks.resolve import open_store
@@ -87,3 +88,9 @@ def test_a_transaction_in_a_transaction_is_part_of_it(where: str, versions: list
     )
     assert seen == [second]
     assert standing(where) == first
+
+
+def test_an_alias_that_was_removed_comes_back(where: str, versions: list[str]) -> None:
+    promote_model.fn("m", versions[0], store=where)
+    stopped(lambda: remove_alias.fn("m", "production", store=where))
+    assert standing(where) == versions[0]
