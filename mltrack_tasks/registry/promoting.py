@@ -46,7 +46,7 @@ def promote_model(
     request = request_of(store, model_name, alias, "promote", reason, request_id, observe)
     checked = check_gates(gates)
     if request_id is not None and (done := find_request(store, model_name, alias, request_id)):
-        return done
+        return unless_deprecated(request, done)
     chosen = read_named(store, model_name, version)
     require_in_use(store, chosen)
     _check_approval(approval, chosen)
@@ -59,7 +59,7 @@ def promote_model(
         return event_of(request, current, chosen, gates=tuple(reports), approval=approval)
 
     done = append_event(request, decide, before=lambda: publish_version(request, chosen))
-    return unless_deprecated(request, chosen, done)
+    return unless_deprecated(request, done)
 
 
 def _asked(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from mltrack_tasks.errors import ConflictError, InvalidInputError, NotFoundError
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.modelkeys import check_version
-from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.promotions import Promotion, earlier_versions
 from mltrack_tasks.registry.aliases import find_request, promotions_of
 from mltrack_tasks.registry.moving import (
@@ -42,7 +41,7 @@ def rollback_model(
     if to is not None:
         check_version(to)
     if request_id is not None and (done := find_request(store, model_name, alias, request_id)):
-        return done
+        return unless_deprecated(request, done)
 
     def decide(current: Promotion | None) -> Promotion | None:
         require_number(request, current, if_current)
@@ -54,7 +53,7 @@ def rollback_model(
         publish_version(request, chosen)
         return event_of(request, current, chosen)
 
-    return append_event(request, decide)
+    return unless_deprecated(request, append_event(request, decide))
 
 
 def remove_alias(
@@ -108,17 +107,19 @@ def undo_promotion(
         return None
 
 
-def unless_deprecated(request: Request, chosen: ModelVersion, done: Promotion) -> Promotion:
-    """Take the promotion back if the version was deprecated while it was promoted.
+def unless_deprecated(request: Request, done: Promotion) -> Promotion:
+    """Take the move back if its version was deprecated while it was made; also when its answer was lost.
 
     Each side flags, then looks: whoever deprecates writes that down and then looks at the aliases.
     """
-    if not done.created or deprecation_of(request.store, chosen.model, chosen.version) is None:
+    if done.version is None or done.request_id != request.request_id:
+        return done
+    if deprecation_of(request.store, request.model, done.version) is None:
         return done
     undo_promotion(request.store, done, reason="deprecated meanwhile", observe=request.observe)
     raise ConflictError(
-        f"{chosen.version} of {request.model!r} was deprecated while it became {request.alias!r}; the "
-        "promotion was taken back. Choose another version, or try again."
+        f"{done.version} of {request.model!r} was deprecated while it became {request.alias!r}; that was "
+        "taken back. Choose another version, or try again."
     )
 
 

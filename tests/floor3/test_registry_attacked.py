@@ -1,0 +1,59 @@
+"""The registry under attack: what came between two steps, what nobody should give, what a model hides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from mltrack_tasks import registry
+from mltrack_tasks.errors import ConflictError
+from mltrack_tasks.stores.base import Store
+from mltrack_tasks.stores.observed import SteppedStore
+
+T = TypeVar("T")
+
+
+def register(store: Store, root: Path, number: int, **more: Any) -> str:
+    file = root / f"model{number}"
+    file.write_text(f"model {number}")
+    return registry.register_model(store, None, "churn", file, **more).version
+
+
+class Between(SteppedStore):
+    """Does something just before the first event of an alias is written; that answer may get lost."""
+
+    def __init__(self, inner: Store, act: Callable[[], object], *, lost: bool = False) -> None:
+        super().__init__(inner)
+        self.act: Callable[[], object] | None = act
+        self.lost = lost
+
+    def step(self, verb: str, key: str, size: int, call: Callable[[], T]) -> T:
+        if verb != "create" or "/_aliases/" not in key or self.act is None:
+            return call()
+        act, self.act = self.act, None
+        act()
+        answer = call()
+        return call() if self.lost else answer
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_is_deprecated_meanwhile_is_not_left_in_use(store: Store, tmp_path: Path, lost: bool) -> None:
+    a, b = (register(store, tmp_path, number) for number in range(2))
+    registry.promote_model(store, "churn", a)
+    registry.promote_model(store, "churn", b)
+    between = Between(store, lambda: registry.deprecate_version(store, "churn", a), lost=lost)
+    with pytest.raises(ConflictError, match="deprecated while"):
+        registry.rollback_model(between, "churn", request_id="r")
+    assert registry.resolve_model(store, "churn").version == b
+    with pytest.raises(ConflictError, match="deprecated while"):
+        registry.rollback_model(store, "churn", request_id="r")  # made again, it is no success
+    c = register(store, tmp_path, 3)
+    between = Between(store, lambda: registry.deprecate_version(store, "churn", c), lost=lost)
+    with pytest.raises(ConflictError, match="deprecated while"):
+        registry.promote_model(between, "churn", c, request_id="p")
+    with pytest.raises(ConflictError, match="deprecated while"):
+        registry.promote_model(store, "churn", c, request_id="p")
+    assert registry.resolve_model(store, "churn").version == b
