@@ -159,8 +159,9 @@ TESTING_FLOOR = 2
 
 FLOOR_OF = {module: number for number, (_, _, modules) in enumerate(FLOORS) for module in modules}
 
-MAY_IMPORT_BY_NAME = {"codecs.timezones"}
-"""It looks for pytz, whose zones pandas takes and which need not be installed."""
+MAY_IMPORT_BY_NAME = {"codecs.timezones", "registry.modeltrust"}
+"""The one looks for pytz, whose zones pandas takes and which need not be installed. The other asks
+scikit-learn, which loading imports next, whether a class that a model names is its own."""
 
 MAX_MODULE, MAX_FUNCTION = 300, 50
 """[lines]; a function's docstring does not count."""

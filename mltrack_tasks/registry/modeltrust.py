@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from importlib import import_module
 from posixpath import basename
 from typing import Any
 
@@ -17,8 +18,8 @@ Admits = Callable[[Any], bool]
 
 PYFUNC = "python_function"
 _SKOPS_CLASS = re.compile(r"sklearn(?:\.\w+)*\._*[A-Z]\w*")
-_NO_PART = frozenset({"externals", "datasets", "tests", "_testing", "conftest"})
-"""Parts of scikit-learn that no estimator is made of; some of them touch files."""
+_NO_PART = frozenset({"externals", "datasets", "tests", "_testing", "conftest", "callback"})
+"""Parts of scikit-learn that no estimator is made of; some of them touch files, or open connections."""
 _SKOPS_NAMES = frozenset(
     {
         *("numpy.dtype", "numpy.mean", "numpy.median", "numpy.max", "numpy.min"),
@@ -87,8 +88,23 @@ def is_known_type(name: Any) -> bool:
     if not isinstance(name, str):
         return False
     return name in _SKOPS_NAMES or (
-        _SKOPS_CLASS.fullmatch(name) is not None and _NO_PART.isdisjoint(name.split("."))
+        _SKOPS_CLASS.fullmatch(name) is not None
+        and _NO_PART.isdisjoint(name.split("."))
+        and _is_own_class(name)
     )
+
+
+def _is_own_class(name: str) -> bool:
+    """Whether a name is a class that scikit-learn defines, not what one of its modules imports.
+
+    skops calls what it is told to trust, and sets its fields: of a socket, that opens it or closes another.
+    """
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(import_module(module), attribute, None)
+    except ImportError as error:
+        return error.name == "sklearn"  # loading will say that it is missing
+    return isinstance(found, type) and found.__module__.split(".")[0] == "sklearn"
 
 
 _PYFUNC: dict[str, Admits] = {

@@ -10,6 +10,7 @@ import pytest
 
 from mltrack_tasks import registry
 from mltrack_tasks.errors import ConflictError
+from mltrack_tasks.registry.modeltrust import is_known_type
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.observed import SteppedStore
 
@@ -57,3 +58,17 @@ def test_what_is_deprecated_meanwhile_is_not_left_in_use(store: Store, tmp_path:
     with pytest.raises(ConflictError, match="deprecated while"):
         registry.promote_model(store, "churn", c, request_id="p")
     assert registry.resolve_model(store, "churn").version == b
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sklearn.callback._transport.Connection", "sklearn.callback._transport.Client"),
+        *("sklearn.callback._scoring_monitor.ScoringMonitor", "sklearn.utils.parallel.ThreadpoolController"),
+        *("sklearn.utils._repr_html.estimator.Path", "sklearn.tree._export.StringIO", "sklearn.svm.Nothing"),
+        *("sklearn.no_such_module.X", "sklearn.svm._base.LIBSVM_IMPL"),
+    ],
+)
+def test_what_scikit_learn_only_imports_is_no_part_of_a_model(name: str) -> None:
+    """skops would call it: connect to an address, or close a file that the process has open."""
+    assert not is_known_type(name)
