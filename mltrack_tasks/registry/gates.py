@@ -12,8 +12,17 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from mltrack_tasks import canonical
 from mltrack_tasks.blobs import fault_of
 from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.models import ModelFile, ModelVersion
@@ -114,9 +123,24 @@ class TagsGate(_Gate):
     kind: Literal["tags"] = "tags"
     tags: dict[str, Any] = Field(min_length=1, description="Tags with their values; null takes any value.")
 
+    @field_validator("tags")
+    @classmethod
+    def _as_written(cls, tags: dict[str, Any]) -> dict[str, Any]:
+        """Refuse what would be written as something else: NaN as null, which takes any value."""
+        try:
+            canonical.escape(tags, what="tags")
+            canonical.dumps(tags)
+        except ValueError as error:
+            raise ValueError(f"each tag must be a JSON value without NaN or infinity ({error})") from error
+        return tags
+
     def judge(self, case: Case) -> Verdict:
         has = case.version.tags
-        missing = [key for key, value in self.tags.items() if key not in has or value not in (None, has[key])]
+        missing = [
+            key
+            for key, value in self.tags.items()
+            if key not in has or not (value is None or _is_same(value, has[key]))
+        ]
         return Verdict(not missing, f"lacks the tags {', '.join(missing)}" if missing else "has all tags")
 
 
@@ -243,11 +267,23 @@ def _name_of(gate: Any) -> str:
     return str(getattr(gate, "name", None) or getattr(gate, "__name__", None) or type(gate).__name__)
 
 
+def _is_same(value: Any, other: Any) -> bool:
+    """Compare as records are compared: 1, 1.0 and true are three values, though Python finds them equal."""
+    return canonical.dumps_value(value) == canonical.dumps_value(other)
+
+
 def _number(version: ModelVersion, metric: str) -> float | None:
-    """Value of a metric, or None if there is no number of that name to judge by: NaN is none."""
+    """Value of a metric, or None if there is no number of that name to judge by: NaN is none.
+
+    Nor is a whole number beyond the floats.
+    """
     value = version.metrics.get(metric)
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
-    return value if usable else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return None if math.isnan(value) else value
+    except OverflowError:
+        return None
 
 
 def _without(version: ModelVersion, metric: str) -> Verdict:

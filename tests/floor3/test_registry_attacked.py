@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from mltrack_tasks import registry
-from mltrack_tasks.errors import ConflictError
+from mltrack_tasks.errors import ConflictError, InvalidInputError
 from mltrack_tasks.registry.modeltrust import is_known_type
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.observed import SteppedStore
@@ -72,3 +72,29 @@ def test_what_is_deprecated_meanwhile_is_not_left_in_use(store: Store, tmp_path:
 def test_what_scikit_learn_only_imports_is_no_part_of_a_model(name: str) -> None:
     """skops would call it: connect to an address, or close a file that the process has open."""
     assert not is_known_type(name)
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), [float("nan")], b"x", object(), {1: 2}, "\ud800"]
+)
+def test_a_tag_that_would_be_written_as_something_else(store: Store, value: Any) -> None:
+    """NaN was written as null, and a policy then let any value pass."""
+    with pytest.raises(InvalidInputError, match="tags"):
+        registry.set_policy(store, "churn", "production", [{"kind": "tags", "tags": {"t": value}}])
+    assert registry.policy_of(store, "churn", "production") == []
+
+
+def test_tags_are_compared_exactly(store: Store, tmp_path: Path) -> None:
+    made = register(store, tmp_path, 1, tags={"approved": 1, "list": [True]})
+    for wrong in ({"approved": True}, {"approved": 1.0}, {"list": [1]}):
+        with pytest.raises(InvalidInputError, match="lacks the tags"):
+            registry.promote_model(store, "churn", made, gates=[{"kind": "tags", "tags": wrong}])
+    registry.promote_model(
+        store, "churn", made, gates=[{"kind": "tags", "tags": {"approved": 1, "list": [True]}}]
+    )
+
+
+def test_a_number_beyond_the_floats_is_none_to_judge_by(store: Store, tmp_path: Path) -> None:
+    made = register(store, tmp_path, 1, metrics={"n": 10**400})
+    with pytest.raises(InvalidInputError, match="no metric n that is a number"):
+        registry.promote_model(store, "churn", made, gates=[{"kind": "metric", "metric": "n", "at_least": 0}])
