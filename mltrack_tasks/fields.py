@@ -50,6 +50,13 @@ def checked_mapping(values: Mapping[str, Any] | None, what: str) -> dict[str, An
     return dict(values)
 
 
+def checked_text(text: str | None, what: str) -> str | None:
+    """Admit text that a record can keep, or None; InvalidInputError for anything else."""
+    if text is not None and not isinstance(text, str):
+        raise InvalidInputError(f"{what} is {type(text).__name__}, not text.")
+    return None if text is None else str(canonical.escape(str(text), what=what))
+
+
 class Fields:
     """Typed access to the fields of an untrusted JSON object."""
 

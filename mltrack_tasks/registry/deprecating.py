@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from mltrack_tasks import events, modelkeys, provenance
-from mltrack_tasks.errors import ConflictError, InvalidInputError
+from mltrack_tasks.errors import ConflictError
 from mltrack_tasks.events import Event, Observe, log_event
+from mltrack_tasks.fields import checked_text
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.records import Record
 from mltrack_tasks.recordstore import ensure
@@ -26,8 +27,7 @@ def deprecate_version(
     It can still be read by its id; ``latest`` passes over it, and it cannot be promoted. One that is
     deprecated already stays so, with its first reason. Raises ConflictError while an alias stands for it.
     """
-    if reason is not None and not isinstance(reason, str):
-        raise InvalidInputError(f"reason is {type(reason).__name__}, not text.")
+    reason = checked_text(reason, "reason")
     found = read_version(store, model_name, version)
     key = modelkeys.deprecation_key(model_name, version)
     content = {"model": model_name, "version": version, "reason": reason}

@@ -23,6 +23,7 @@ from mltrack_tasks.registry.sources import (
 )
 from mltrack_tasks.run_inputs import checked_id
 from mltrack_tasks.stores.base import Store
+from mltrack_tasks.stores.files import os_errors
 
 _LOCAL = ("/", "./", "../", "~")
 """What a text begins with that can only be a path of this machine."""
@@ -79,7 +80,9 @@ def _by_name(
             return
     elif about.source_runs:
         reasons.append("MLflow, which might know it, is not installed (extra `mlflow`)")
-    if not Path(name).exists():
+    with os_errors(f"{name[:80]!r}"):
+        is_here = Path(name).exists()
+    if not is_here:
         reasons.append(f"there is no {name!r} in {Path.cwd()}")
         raise NotFoundError(f"No model {name!r} was found: {'; '.join(reasons)}.")
     with local_files(store, name) as files:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mltrack_tasks import events
-from mltrack_tasks.errors import ConflictError, InvalidInputError, TransientError
+from mltrack_tasks.errors import ConflictError, TransientError
 from mltrack_tasks.events import Event, Observe
+from mltrack_tasks.fields import checked_text
 from mltrack_tasks.modelkeys import check_alias
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.promotions import Promotion
@@ -51,9 +52,7 @@ def request_of(
 ) -> Request:
     """Admit a wish; without a ``request_id`` it is like no other."""
     check_alias(alias)
-    for value, what in ((reason, "reason"), (request_id, "request_id")):
-        if value is not None and not isinstance(value, str):
-            raise InvalidInputError(f"{what} is {type(value).__name__}, not text.")
+    reason, request_id = checked_text(reason, "reason"), checked_text(request_id, "request_id")
     return Request(store, model, alias, action, reason, request_id or secrets.token_hex(16), observe)
 
 

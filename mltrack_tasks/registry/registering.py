@@ -14,7 +14,7 @@ from mltrack_tasks.content import check_metadata, resolve_ref, writer_of
 from mltrack_tasks.deletions import hold
 from mltrack_tasks.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.events import Event, Observe, log_event
-from mltrack_tasks.fields import checked_mapping
+from mltrack_tasks.fields import checked_mapping, checked_text
 from mltrack_tasks.mlflowdata.mlmodel import read_mlmodel
 from mltrack_tasks.models import ModelFile, ModelVersion, check_files, tree_digest
 from mltrack_tasks.records import Record, RunManifest
@@ -68,7 +68,7 @@ def register_model(
     """
     layout.encode_segment(model_name, what="The model")
     said = _Said(
-        description=_checked_text(description),
+        description=checked_text(description, "The description"),
         tags=checked_values(tags, "tags"),
         metadata=check_metadata(metadata),
         metrics=checked_metrics(metrics),
@@ -217,12 +217,6 @@ def _keep_registration(store: Store, stored: ModelVersion, again: ModelVersion) 
     record = Record(content, provenance.of_run())
     key = modelkeys.registration_key(stored.model, stored.version, record.content_digest)
     ensure(store, key, record.to_bytes())
-
-
-def _checked_text(text: str | None) -> str | None:
-    if text is not None and not isinstance(text, str):
-        raise InvalidInputError(f"The description is {type(text).__name__}, not text.")
-    return text
 
 
 def _pin_key(model: str, digest: str) -> str:

@@ -61,10 +61,14 @@ def local_files(store: Store, path: str | Path) -> Iterator[tuple[SourceFile, ..
     """
     given = checked_path(path)
     with os_errors(str(given)):
-        single = not given.resolve(strict=True).is_dir()
-    root = given.resolve().parent if single else given
+        try:
+            resolved = given.resolve(strict=True)
+        except RuntimeError as error:  # what Python before 3.13 makes of links that lead in a circle
+            raise InvalidInputError(f"{given} cannot be read: {error}.") from error
+        single = not resolved.is_dir()
+    root = resolved.parent if single else given
     with LocalTree(root) as tree:
-        entries = [_only(tree, given.resolve().name)] if single else _scanned(tree)
+        entries = [_only(tree, resolved.name)] if single else _scanned(tree)
         two_at_a_time = Semaphore(2)
         yield tuple(
             SourceFile(

@@ -98,3 +98,27 @@ def test_a_number_beyond_the_floats_is_none_to_judge_by(store: Store, tmp_path: 
     made = register(store, tmp_path, 1, metrics={"n": 10**400})
     with pytest.raises(InvalidInputError, match="no metric n that is a number"):
         registry.promote_model(store, "churn", made, gates=[{"kind": "metric", "metric": "n", "at_least": 0}])
+
+
+def test_text_that_no_record_can_keep(store: Store, tmp_path: Path) -> None:
+    a, b = (register(store, tmp_path, number) for number in range(2))
+    registry.promote_model(store, "churn", a)
+    calls: list[Callable[[str], object]] = [
+        lambda text: registry.promote_model(store, "churn", b, reason=text),
+        lambda text: registry.promote_model(store, "churn", b, request_id=text),
+        lambda text: registry.rollback_model(store, "churn", reason=text),
+        lambda text: registry.remove_alias(store, "churn", "production", reason=text),
+        lambda text: registry.deprecate_version(store, "churn", b, reason=text),
+        lambda text: register(store, tmp_path, 2, description=text),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidInputError, match="lone surrogate"):
+            call("\ud800")
+    assert registry.resolve_model(store, "churn").version == a
+
+
+def test_paths_that_nothing_can_be_read_from(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for path in (tmp_path / "circle", "x" * 5_000):
+        with pytest.raises(InvalidInputError):
+            registry.register_model(store, None, "m", path)
