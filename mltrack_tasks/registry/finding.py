@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mltrack_tasks import layout
 from mltrack_tasks.content import resolve_ref
 from mltrack_tasks.errors import InvalidInputError, NotFoundError
+from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef, is_ref_text
 from mltrack_tasks.registry import tracking
@@ -44,6 +46,8 @@ def model_source(
         checked_id(run_id)
     run = find_run(store, run_id) if isinstance(run_id, str) else run_id
     about = _about(run, run_id)
+    if isinstance(run_id, RunManifest):
+        _require_inputs(store, run_id)
     refs = _refs(store, model_path)
     if refs is not None:
         yield replace(about, files=files_of_refs(store, refs))
@@ -111,6 +115,20 @@ def _about(run: RunManifest | None, run_id: str | RunManifest | None) -> ModelSo
         metrics=run.metrics,
         tags=run.tags,
     )
+
+
+def _require_inputs(store: Store, run: RunManifest) -> None:
+    """Raise NotFoundError if a run that was handed over is of another store, which has its inputs."""
+    keys = {name: layout.blob_key(ref.hash, ref.format) for name, ref in run.inputs.items()}
+    for (name, key), stat in zip(
+        keys.items(), map_ordered(store.head, keys.values(), store.max_workers), strict=True
+    ):
+        if stat is None:
+            raise NotFoundError(
+                f"The input {name!r} of the run {run.run_id!r} is not in {store.location} ({key}), as if the "
+                "run were of another store. Store its inputs here first, or give its id alone.",
+                details={"key": key},
+            )
 
 
 def _refs(store: Store, model_path: Any) -> dict[str, DataRef | str] | None:

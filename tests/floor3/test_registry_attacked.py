@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 import pytest
 
 from mltrack_tasks import registry
-from mltrack_tasks.errors import ConflictError, InvalidInputError
+from mltrack_tasks.errors import ConflictError, InvalidInputError, NotFoundError
 from mltrack_tasks.registry.modeltrust import is_known_type
+from mltrack_tasks.runs import store_run
 from mltrack_tasks.stores.base import Store
+from mltrack_tasks.stores.guard import GuardedStore
+from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.observed import SteppedStore
 
 T = TypeVar("T")
@@ -21,6 +24,13 @@ def register(store: Store, root: Path, number: int, **more: Any) -> str:
     file = root / f"model{number}"
     file.write_text(f"model {number}")
     return registry.register_model(store, None, "churn", file, **more).version
+
+
+def folder(root: Path, files: dict[str, bytes]) -> Path:
+    for path, body in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(body)
+    return root
 
 
 class Between(SteppedStore):
@@ -122,3 +132,12 @@ def test_paths_that_nothing_can_be_read_from(store: Store, tmp_path: Path) -> No
     for path in (tmp_path / "circle", "x" * 5_000):
         with pytest.raises(InvalidInputError):
             registry.register_model(store, None, "m", path)
+
+
+def test_a_run_of_another_store_brings_no_data_that_is_not_here(store: Store, tmp_path: Path) -> None:
+    other = GuardedStore(MemoryStore())
+    run = store_run(other, "r", project="p", inputs={"train": b"rows"})
+    with pytest.raises(NotFoundError, match="'train' of the run 'r'"):
+        registry.register_model(store, run, "m", folder(tmp_path / "m", {"w": b"w"}))
+    made = registry.register_model(other, run, "m", tmp_path / "m")
+    assert list(made.training_data) == ["train"]
