@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -51,10 +52,20 @@ def _write_all(store: Store, version: ModelVersion, target: Path) -> None:
         try:
             with LocalTree(temporary) as tree:
                 list(map_ordered(partial(_write, store, tree), version.files, store.max_workers))
-            os.rename(temporary, target)  # onto nothing, or an empty folder: never over something
+            _publish(temporary, target, version)
             fsync_folder(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _publish(temporary: Path, target: Path, version: ModelVersion) -> None:
+    """Give a folder its name: onto nothing, or an empty folder; somebody else may have put the same there."""
+    try:
+        os.rename(temporary, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        _require_same(target, version)
 
 
 def _write(store: Store, tree: LocalTree, file: ModelFile) -> None:
@@ -76,6 +87,7 @@ def _require_same(target: Path, version: ModelVersion) -> None:
         others = bool(found.left_out) or any(entry.kind == LINK for entry in found.entries)
     wanted = {file.path: file for file in version.files}
     same = not others and here.keys() == wanted.keys()
+    same = same and all(bool(here[path].mode & 0o100) == file.executable for path, file in wanted.items())
     if not same or any(hash_file(target / path) != file.digest for path, file in wanted.items()):
         raise ConflictError(
             f"{target} holds other files than {version.version} of {version.model!r}. Remove it, or choose "

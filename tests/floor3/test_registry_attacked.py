@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any, TypeVar
 
 import pytest
 
-from mltrack_tasks import registry
+from mltrack_tasks import layout, modelkeys, registry
 from mltrack_tasks.errors import ConflictError, InvalidInputError, NotFoundError
 from mltrack_tasks.registry.modeltrust import is_known_type
 from mltrack_tasks.runs import store_run
@@ -141,3 +143,54 @@ def test_a_run_of_another_store_brings_no_data_that_is_not_here(store: Store, tm
         registry.register_model(store, run, "m", folder(tmp_path / "m", {"w": b"w"}))
     made = registry.register_model(other, run, "m", tmp_path / "m")
     assert list(made.training_data) == ["train"]
+
+
+def test_downloads_that_meet_in_one_folder(store: Store, tmp_path: Path) -> None:
+    made = registry.register_model(store, None, "m", folder(tmp_path / "m", {"a/b": b"1", "c": b"2"}))
+    together = Barrier(4)
+
+    class Meeting(SteppedStore):
+        def step(self, verb: str, key: str, size: int, call: Callable[[], T]) -> T:
+            if key == modelkeys.version_key("m", made.version):
+                together.wait(30)
+            return call()
+
+    def download(number: int) -> Path:
+        return registry.download_model(Meeting(store), "m", made.version, tmp_path / "here")[1]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(download, range(4))) == {tmp_path / "here"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "m"]
+
+
+def test_another_download_that_came_first(store: Store, tmp_path: Path) -> None:
+    made = registry.register_model(store, None, "m", folder(tmp_path / "m", {"c": b"2"}))
+    store = Before(store, layout.blob_key(made.files[0].digest, made.files[0].format), tmp_path / "here")
+    with pytest.raises(ConflictError, match="holds other files"):
+        registry.download_model(store, "m", made.version, tmp_path / "here")
+    assert (tmp_path / "here" / "other").read_bytes() == b""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "m"]
+
+
+class Before(SteppedStore):
+    """Puts a file into a folder when a key is read."""
+
+    def __init__(self, inner: Store, key: str, place: Path) -> None:
+        super().__init__(inner)
+        self.key, self.place = key, place
+
+    def step(self, verb: str, key: str, size: int, call: Callable[[], T]) -> T:
+        if key == self.key:
+            folder(self.place, {"other": b""})
+        return call()
+
+
+def test_a_folder_whose_files_may_not_run_is_another(store: Store, tmp_path: Path) -> None:
+    root = folder(tmp_path / "m", {"run": b"x"})
+    plain = registry.register_model(store, None, "m", root)
+    (root / "run").chmod(0o755)
+    other = registry.register_model(store, None, "m", root)
+    registry.download_model(store, "m", plain.version, tmp_path / "here")
+    registry.download_model(store, "m", plain.version, tmp_path / "here")
+    with pytest.raises(ConflictError):
+        registry.download_model(store, "m", other.version, tmp_path / "here")
