@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.flow_runs import pause_flow_run
@@ -11,6 +12,8 @@ from pydantic import Field
 
 from mltrack_tasks import Promotion, tasks
 from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.modelkeys import check_alias
+from mltrack_tasks.registry.gates import check_gates
 
 
 class Approval(RunInput):
@@ -29,7 +32,7 @@ def promote_model(
     gates: list[dict[str, Any]] | None = None,
     reason: str | None = None,
     approval: bool = False,
-    approval_timeout_minutes: float = 60,
+    approval_timeout_minutes: Annotated[float, Field(gt=0, le=525_600)] = 60,
     store: str | None = None,
 ) -> Promotion:
     """Move an alias to a version whose gates pass.
@@ -41,16 +44,23 @@ def promote_model(
         gates: Gates beside those of the alias's policy, each with its `kind`.
         reason: Why; it is kept.
         approval: Wait for a person, who is shown the version and its tree digest.
-        approval_timeout_minutes: How long to wait.
+        approval_timeout_minutes: How long to wait, a year at most.
         store: A block's name, `s3://bucket/prefix`, or a directory.
     """
+    # Nobody is to be asked for what could not be carried out.
+    check_alias(alias)
+    check_gates(gates or ())
     chosen = tasks.resolve_model(model_name, version, store=store)
     said = None
     if approval:
+        if chosen.deprecated is not None:
+            raise InvalidInputError(
+                f"{chosen.version} of {model_name!r} is deprecated; choose another version."
+            )
         form = Approval.with_initial_data(
             description=f"Promote **{chosen.version}** to **{alias}**? Tree digest `{chosen.tree_digest}`."
         )
-        answer = pause_flow_run(wait_for_input=form, timeout=int(approval_timeout_minutes * 60))
+        answer = pause_flow_run(wait_for_input=form, timeout=math.ceil(approval_timeout_minutes * 60))
         if not answer.approve:
             raise InvalidInputError(
                 f"{answer.by} did not approve {chosen.version}: {answer.comment or 'no'}."

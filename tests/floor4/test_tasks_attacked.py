@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
+from prefect.exceptions import ParameterTypeError
 
+from flows import promote_model as promote_flow
 from mltrack_tasks import (
     promote_model,
     promotion_transaction,
@@ -14,6 +17,7 @@ from mltrack_tasks import (
     remove_alias,
     rollback_model,
 )
+from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.resolve import open_store
 
 
@@ -94,3 +98,31 @@ def test_an_alias_that_was_removed_comes_back(where: str, versions: list[str]) -
     promote_model.fn("m", versions[0], store=where)
     stopped(lambda: remove_alias.fn("m", "production", store=where))
     assert standing(where) == versions[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"alias": "latest"}, InvalidInputError),
+        ({"gates": [{"kind": "no"}]}, InvalidInputError),
+        ({"version": "the first"}, InvalidInputError),
+        ({"approval_timeout_minutes": 0}, ParameterTypeError),
+        ({"approval_timeout_minutes": float("nan")}, ParameterTypeError),
+        ({"approval_timeout_minutes": float("inf")}, ParameterTypeError),
+    ],
+)
+def test_nobody_is_asked_for_what_cannot_be_done(
+    given: dict[str, Any],
+    error: type[Exception],
+    where: str,
+    versions: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def asked(**options: Any) -> NoReturn:
+        raise AssertionError("somebody was asked")
+
+    monkeypatch.setattr(promote_flow, "pause_flow_run", asked)
+    registry.deprecate_version(open_store(where), "m", versions[0])
+    given = {**given, "version": versions[0]} if "version" in given else given
+    with pytest.raises(error):
+        promote_flow.promote_model("m", **given, approval=True, store=where)
