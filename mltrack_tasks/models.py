@@ -65,10 +65,15 @@ class ModelFile:
 def check_files(files: Iterable[ModelFile]) -> tuple[ModelFile, ...]:
     """Admit the files of a version -> sorted by the bytes of their paths.
 
-    Raises InvalidInputError if there are none, if a path is not plainly relative or stands twice, or if one
-    file lies below another.
+    Raises InvalidInputError if there are none, if a path is not plainly relative, is longer than a key or
+    stands twice, or if one file lies below another.
     """
     by_path = [(path_bytes(file.path), file) for file in files]
+    for raw, file in by_path:
+        if len(raw) > layout.MAX_KEY:  # also because looking above it takes the square of its length
+            raise InvalidInputError(
+                f"The path {file.path[:60]!r}... has {len(raw):,} bytes; no key could hold it."
+            )
     by_path.sort(key=lambda item: item[0])
     places = {raw for raw, _ in by_path}
     if not by_path:

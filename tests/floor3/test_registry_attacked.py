@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from mltrack_tasks import layout, modelkeys, registry
-from mltrack_tasks.errors import ConflictError, InvalidInputError, NotFoundError
+from mltrack_tasks import canonical, layout, modelkeys, registry
+from mltrack_tasks.digest import sha256_hex
+from mltrack_tasks.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError
+from mltrack_tasks.records import Record
 from mltrack_tasks.registry.modeltrust import is_known_type
 from mltrack_tasks.runs import store_run
 from mltrack_tasks.stores.base import Store
@@ -20,6 +22,10 @@ from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.observed import SteppedStore
 
 T = TypeVar("T")
+EMPTY: dict[str, Any] = {
+    **{key: {} for key in ("training_data", "metrics", "params", "tags", "metadata", "mlflow")},
+    **{"source_runs": [], "description": None},
+}
 
 
 def register(store: Store, root: Path, number: int, **more: Any) -> str:
@@ -194,3 +200,16 @@ def test_a_folder_whose_files_may_not_run_is_another(store: Store, tmp_path: Pat
     registry.download_model(store, "m", plain.version, tmp_path / "here")
     with pytest.raises(ConflictError):
         registry.download_model(store, "m", other.version, tmp_path / "here")
+
+
+def test_a_forged_path_of_a_hundred_thousand_folders_is_refused_at_once(store: Store) -> None:
+    """To look for files above it took the square of its length: hours for a record of 10 MB."""
+    path = "a/" * 3_000_000 + "b"
+    digest = sha256_hex(canonical.dumps([{"path": path, "digest": "0" * 64, "executable": False}]))
+    version = f"v20240115_{digest[:6]}"
+    file = {"path": path, "digest": "0" * 64, "executable": False, "format": "bin", "size_bytes": 1}
+    content = {"model": "m", "version": version, "tree_digest": digest, "files": [file]}
+    body = Record({**EMPTY, **content}, {}).to_bytes()
+    store.create(modelkeys.version_key("m", version), body)
+    with pytest.raises(IntegrityError, match="no key could hold it"):
+        registry.resolve_model(store, "m", version)
