@@ -10,7 +10,7 @@ from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.records import Record
 from mltrack_tasks.recordstore import ensure
 from mltrack_tasks.registry.aliases import aliases_of
-from mltrack_tasks.registry.reading import read_version, with_standing
+from mltrack_tasks.registry.reading import deprecation_of, read_version, with_standing
 from mltrack_tasks.stores.base import Store
 
 
@@ -31,17 +31,30 @@ def deprecate_version(
     found = read_version(store, model_name, version)
     key = modelkeys.deprecation_key(model_name, version)
     content = {"model": model_name, "version": version, "reason": reason}
+    # Before anything is written, so that whoever is stopped half-way leaves nothing in use deprecated.
+    using = _using(store, model_name, version)
+    if using and deprecation_of(store, model_name, version) is None:
+        raise _in_use(model_name, version, using)
     created = ensure(store, key, Record(content, provenance.current()).to_bytes())
     # Each side flags, then looks: whoever promotes appends its event, and then looks for this record.
-    using = sorted(alias for alias, name in aliases_of(store, model_name).items() if name == version)
+    using = _using(store, model_name, version)
     if using:
         store.delete([key])
-        raise ConflictError(
-            f"{version} of {model_name!r} is in use as {', '.join(map(repr, using))}. Promote another "
-            "version, or remove the alias, and deprecate it then.",
-            details={"aliases": using},
-        )
+        raise _in_use(model_name, version, using)
     if created:
         details = {"model": model_name, "version": version, "reason": reason}
         observe(Event(events.MODEL_DEPRECATED, f"model.{model_name}", details))
     return with_standing(store, found)
+
+
+def _using(store: Store, model: str, version: str) -> list[str]:
+    """Name the aliases that stand for a version."""
+    return sorted(alias for alias, name in aliases_of(store, model).items() if name == version)
+
+
+def _in_use(model: str, version: str, using: list[str]) -> ConflictError:
+    return ConflictError(
+        f"{version} of {model!r} is in use as {', '.join(map(repr, using))}. Promote another version, or "
+        "remove the alias, and deprecate it then.",
+        details={"aliases": using},
+    )

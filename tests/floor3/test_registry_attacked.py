@@ -12,14 +12,20 @@ import pytest
 
 from mltrack_tasks import canonical, layout, modelkeys, registry
 from mltrack_tasks.digest import sha256_hex
-from mltrack_tasks.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError
+from mltrack_tasks.errors import (
+    ConflictError,
+    IntegrityError,
+    InvalidInputError,
+    NotFoundError,
+    TransientError,
+)
 from mltrack_tasks.records import Record
 from mltrack_tasks.registry.modeltrust import is_known_type
 from mltrack_tasks.runs import store_run
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
-from mltrack_tasks.stores.observed import SteppedStore
+from mltrack_tasks.stores.observed import FaultyStore, SteppedStore
 
 T = TypeVar("T")
 EMPTY: dict[str, Any] = {
@@ -213,3 +219,16 @@ def test_a_forged_path_of_a_hundred_thousand_folders_is_refused_at_once(store: S
     store.create(modelkeys.version_key("m", version), body)
     with pytest.raises(IntegrityError, match="no key could hold it"):
         registry.resolve_model(store, "m", version)
+
+
+def test_a_deprecation_that_is_stopped_leaves_what_is_in_use_alone(store: Store, tmp_path: Path) -> None:
+    made = register(store, tmp_path, 1)
+    registry.promote_model(store, "churn", made)
+    for step in range(1, 99):
+        faulty = FaultyStore(store, step, "crash")
+        with pytest.raises((TransientError, ConflictError)):
+            registry.deprecate_version(faulty, "churn", made)
+        assert registry.resolve_model(store, "churn").deprecated is None, step
+        if faulty.count < step:
+            return
+    raise AssertionError("more steps than were tried")
