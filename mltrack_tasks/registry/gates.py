@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,7 @@ from pydantic import (
 from mltrack_tasks import canonical
 from mltrack_tasks.blobs import fault_of
 from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.modelkeys import check_alias
 from mltrack_tasks.models import ModelFile, ModelVersion
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.registry.blobfile import open_blob
@@ -102,6 +104,11 @@ class NotWorseGate(_Gate):
     tolerance: float = Field(default=0.0, ge=0, description="By how much it may be worse.")
     higher_is_better: bool = Field(default=True, description="False for losses and errors.")
     alias: str = Field(default="production", description="Alias of the version to compare with.")
+
+    @field_validator("alias")
+    @classmethod
+    def _is_alias(cls, alias: str) -> str:
+        return check_alias(alias)
 
     def judge(self, case: Case) -> Verdict:
         other = case.current if self.alias == case.alias else case.standing(self.alias)
@@ -253,7 +260,7 @@ def _report(gate: Any, case: Case) -> dict[str, Any]:
 
 
 def _ask(gate: Own, case: Case) -> Verdict:
-    answer = gate(case.version, case.current)
+    answer = gate(_own_copy(case.version), None if case.current is None else _own_copy(case.current))
     if isinstance(answer, str):
         return Verdict(False, answer)
     if isinstance(answer, bool):
@@ -261,6 +268,16 @@ def _ask(gate: Own, case: Case) -> Verdict:
     raise InvalidInputError(
         f"The gate {_name_of(gate)!r} gave {answer!r:.80}; a gate gives True, False, or why not, as text."
     )
+
+
+def _own_copy(version: ModelVersion) -> ModelVersion:
+    """A version whose mappings may be changed: other gates, and the record, do not see it."""
+    mappings: dict[str, Any] = {
+        each.name: deepcopy(value)
+        for each in fields(version)
+        if isinstance(value := getattr(version, each.name), Mapping)
+    }
+    return replace(version, **mappings, created=version.created)
 
 
 def _name_of(gate: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from mltrack_tasks.errors import (
     NotFoundError,
     TransientError,
 )
+from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.records import Record
 from mltrack_tasks.registry.modeltrust import is_known_type
 from mltrack_tasks.runs import store_run
@@ -232,3 +234,25 @@ def test_a_deprecation_that_is_stopped_leaves_what_is_in_use_alone(store: Store,
         if faulty.count < step:
             return
     raise AssertionError("more steps than were tried")
+
+
+def test_a_gate_that_changes_what_it_is_given_changes_nothing_else(store: Store, tmp_path: Path) -> None:
+    made = register(store, tmp_path, 1, metrics={"auc": 0.1})
+
+    def better(version: ModelVersion, current: ModelVersion | None) -> bool:
+        version.metrics["auc"] = 1.0  # type: ignore[index]
+        return True
+
+    gate = {"kind": "metric", "metric": "auc", "at_least": 0.9}
+    with pytest.raises(InvalidInputError, match=r"auc is 0\.1"):
+        registry.promote_model(store, "churn", made, gates=[better, gate])
+    registry.promote_model(store, "churn", made, gates=[better])
+    record = json.loads(store.get(modelkeys.promoted_key("churn", made)))
+    assert record["content"]["metrics"] == {"auc": 0.1}
+
+
+@pytest.mark.parametrize("alias", ["latest", "", "v1"])
+def test_a_policy_that_could_never_be_asked(store: Store, alias: str) -> None:
+    gate = {"kind": "not_worse", "metric": "auc", "alias": alias}
+    with pytest.raises(InvalidInputError, match="alias"):
+        registry.set_policy(store, "churn", "production", [gate])
