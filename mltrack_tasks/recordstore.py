@@ -23,8 +23,11 @@ def read_record(store: Store, key: str) -> Record:
 def ensure(store: Store, key: str, body: bytes = b"") -> bool:
     """Make sure that ``key`` is there, with whatever it holds if it was: True if this call wrote it.
 
-    A refused write may also mean a competing one in flight that never lands, so it is looked for.
+    A refused write may also mean a competing one in flight that never lands, so it is looked for. Raises
+    InvalidInputError for more than could be read again.
     """
+    if len(body) > MAX_RECORD_SIZE:
+        raise InvalidInputError(f"{key} would take {len(body):,} bytes; the limit is {MAX_RECORD_SIZE:,}.")
     for attempt in range(_TRIES):
         if store.create(key, body):
             return True

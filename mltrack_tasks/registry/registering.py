@@ -21,7 +21,7 @@ from mltrack_tasks.records import Record, RunManifest
 from mltrack_tasks.recordstore import create_record, ensure
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.registry.finding import model_source
-from mltrack_tasks.registry.identity import claim_version
+from mltrack_tasks.registry.identity import claim_version, today
 from mltrack_tasks.registry.materialising import check_places, materialise
 from mltrack_tasks.registry.reading import read_version, with_standing
 from mltrack_tasks.registry.sources import ModelSource
@@ -84,6 +84,7 @@ def write_version(
     store: Store, draft: ModelVersion, *, materialize: bool | None, observe: Observe
 ) -> ModelVersion:
     """Write a version whose blobs are held -> what is stored: id, folder, record, in this order."""
+    _require_readable(draft)
     name = claim_version(store, draft.model, draft.tree_digest)
     version = replace(draft, version=name)
     check_places(store, version.model, name, [file.path for file in version.files])
@@ -105,6 +106,17 @@ def write_version(
     }
     observe(Event(events.MODEL_REGISTERED, f"model.{version.model}", details))
     return replace(with_standing(store, stored), created=stored.created)
+
+
+def _require_readable(draft: ModelVersion) -> None:
+    """Refuse what a record could hold and nobody read back: the tree would have no other record, for ever."""
+    what = f"What is said of the model {draft.model!r}"
+    named = replace(draft, version=modelkeys.version_id(today(), draft.tree_digest))
+    body = Record(named.to_content(), provenance.current()).to_bytes()
+    try:
+        ModelVersion.from_record(Record.from_bytes(body, what=what), what=what)
+    except IntegrityError as error:
+        raise InvalidInputError(f"A version cannot be made of this: {error}") from error
 
 
 def stored_version(store: Store, version: ModelVersion) -> ModelVersion | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from mltrack_tasks import canonical, layout, modelkeys, registry
+from mltrack_tasks.content import store_data
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import (
     ConflictError,
@@ -21,7 +23,7 @@ from mltrack_tasks.errors import (
     TransientError,
 )
 from mltrack_tasks.models import ModelVersion
-from mltrack_tasks.records import Record
+from mltrack_tasks.records import MAX_RECORD_SIZE, Record, RunManifest
 from mltrack_tasks.registry.modeltrust import is_known_type
 from mltrack_tasks.runs import store_run
 from mltrack_tasks.stores.base import Store
@@ -256,3 +258,21 @@ def test_a_policy_that_could_never_be_asked(store: Store, alias: str) -> None:
     gate = {"kind": "not_worse", "metric": "auc", "alias": alias}
     with pytest.raises(InvalidInputError, match="alias"):
         registry.set_policy(store, "churn", "production", [gate])
+
+
+def test_what_could_not_be_read_back_is_not_written(store: Store, tmp_path: Path) -> None:
+    """The tree would have that record for ever, and no other."""
+    root = folder(tmp_path / "m", {"w": b"w"})
+    ref = store_data(store, b"rows", "train")
+    elsewhere = replace(ref, storage_path="elsewhere")
+    for run, given in ((None, {"train": elsewhere}), (RunManifest(""), {"train": ref})):
+        with pytest.raises(InvalidInputError, match="cannot be made of this"):
+            registry.register_model(store, run, "m", root, training_data=given)
+    assert registry.register_model(store, None, "m", root, training_data={"train": ref}).created
+
+
+def test_a_reason_that_is_too_long_to_be_read_again(store: Store, tmp_path: Path) -> None:
+    made = register(store, tmp_path, 1)
+    with pytest.raises(InvalidInputError, match="the limit is"):
+        registry.deprecate_version(store, "churn", made, reason="x" * MAX_RECORD_SIZE)
+    assert registry.resolve_model(store, "churn", made).deprecated is None
