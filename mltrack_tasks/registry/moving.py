@@ -11,10 +11,10 @@ from mltrack_tasks import events
 from mltrack_tasks.errors import ConflictError, TransientError
 from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.fields import checked_text
-from mltrack_tasks.modelkeys import check_alias
+from mltrack_tasks.modelkeys import check_alias, is_version
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.promotions import Promotion
-from mltrack_tasks.registry.aliases import append, current_promotion
+from mltrack_tasks.registry.aliases import append, current_promotion, find_request
 from mltrack_tasks.registry.materialising import check_places, publish
 from mltrack_tasks.stores.base import Store
 
@@ -54,6 +54,27 @@ def request_of(
     check_alias(alias)
     reason, request_id = checked_text(reason, "reason"), checked_text(request_id, "request_id")
     return Request(store, model, alias, action, reason, request_id or secrets.token_hex(16), observe)
+
+
+def done_before(request: Request, given: str | None, version: str | None) -> Promotion | None:
+    """Find what a call with the request id ``given`` did before, if it is this call.
+
+    ``version`` is the id that the call asks for, if it names one. Raises ConflictError if another call has
+    the request id: nothing would be done, and it would look as if it were.
+    """
+    if given is None:
+        return None
+    done = find_request(request.store, request.model, request.alias, request.request_id)
+    if done is None:
+        return None
+    if done.action != request.action or (is_version(version) and version != done.version):
+        raise ConflictError(
+            f"The request id {request.request_id!r:.80} was used for another call: {done.action} to "
+            f"{done.version} is promotion {done.number} of {request.alias!r}. Give each call its own.",
+            existing=(done.action, done.version),
+            offered=(request.action, version),
+        )
+    return done
 
 
 def append_event(

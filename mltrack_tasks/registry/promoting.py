@@ -9,9 +9,16 @@ from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.promotions import Promotion
-from mltrack_tasks.registry.aliases import current_promotion, find_request
+from mltrack_tasks.registry.aliases import current_promotion
 from mltrack_tasks.registry.gates import Case, check_gates, run_gates
-from mltrack_tasks.registry.moving import Request, append_event, event_of, publish_version, request_of
+from mltrack_tasks.registry.moving import (
+    Request,
+    append_event,
+    done_before,
+    event_of,
+    publish_version,
+    request_of,
+)
 from mltrack_tasks.registry.policies import policy_of
 from mltrack_tasks.registry.reading import read_named, require_in_use
 from mltrack_tasks.registry.rolling import unless_deprecated
@@ -45,7 +52,7 @@ def promote_model(
     """
     request = request_of(store, model_name, alias, "promote", reason, request_id, observe)
     checked = check_gates(gates)
-    if request_id is not None and (done := find_request(store, model_name, alias, request_id)):
+    if done := done_before(request, request_id, version):
         return unless_deprecated(request, done)
     chosen = read_named(store, model_name, version)
     require_in_use(store, chosen)

@@ -6,10 +6,11 @@ from mltrack_tasks.errors import ConflictError, InvalidInputError, NotFoundError
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.modelkeys import check_version
 from mltrack_tasks.promotions import Promotion, earlier_versions
-from mltrack_tasks.registry.aliases import find_request, promotions_of
+from mltrack_tasks.registry.aliases import promotions_of
 from mltrack_tasks.registry.moving import (
     Request,
     append_event,
+    done_before,
     event_of,
     publish_version,
     request_of,
@@ -40,7 +41,7 @@ def rollback_model(
     request = request_of(store, model_name, alias, "rollback", reason, request_id, observe)
     if to is not None:
         check_version(to)
-    if request_id is not None and (done := find_request(store, model_name, alias, request_id)):
+    if done := done_before(request, request_id, to):
         return unless_deprecated(request, done)
 
     def decide(current: Promotion | None) -> Promotion | None:
@@ -72,7 +73,7 @@ def remove_alias(
     ``if_current`` is not in force.
     """
     request = request_of(store, model_name, alias, "remove", reason, request_id, observe)
-    if request_id is not None and (done := find_request(store, model_name, alias, request_id)):
+    if done := done_before(request, request_id, None):
         return done
 
     def decide(current: Promotion | None) -> Promotion | None:

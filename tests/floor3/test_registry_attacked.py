@@ -276,3 +276,17 @@ def test_a_reason_that_is_too_long_to_be_read_again(store: Store, tmp_path: Path
     with pytest.raises(InvalidInputError, match="the limit is"):
         registry.deprecate_version(store, "churn", made, reason="x" * MAX_RECORD_SIZE)
     assert registry.resolve_model(store, "churn", made).deprecated is None
+
+
+def test_a_request_id_that_another_call_has(store: Store, tmp_path: Path) -> None:
+    a, b = (register(store, tmp_path, number) for number in range(2))
+    registry.promote_model(store, "churn", a, request_id="r")
+    calls: list[Callable[[], object]] = [
+        lambda: registry.promote_model(store, "churn", b, request_id="r"),
+        lambda: registry.rollback_model(store, "churn", request_id="r"),
+        lambda: registry.remove_alias(store, "churn", "production", request_id="r"),
+    ]
+    for call in calls:
+        with pytest.raises(ConflictError, match="another call"):
+            call()
+    assert registry.promote_model(store, "churn", "latest", request_id="r").version == a
