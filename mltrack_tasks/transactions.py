@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 
-from mltrack_tasks.errors import MLTrackError
 from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.registry import undo_promotion
 from mltrack_tasks.stores import Store
@@ -69,7 +68,7 @@ def _take_back(store: Store, promotion: Promotion, error: BaseException) -> Prom
             undone = undo_promotion(
                 store, promotion, reason=f"taken back: {type(error).__name__}", observe=report
             )
-    except MLTrackError as failed:
+    except Exception as failed:  # whatever it is, the other aliases and the block's own error come first
         error.add_note(
             f"The promotion {promotion.number} of {promotion.model!r} was not taken back: {failed}"
         )

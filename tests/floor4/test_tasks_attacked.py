@@ -11,14 +11,18 @@ from prefect.exceptions import ParameterTypeError
 
 from flows import promote_model as promote_flow
 from mltrack_tasks import (
+    Promotion,
     promote_model,
     promotion_transaction,
     registry,
     remove_alias,
     rollback_model,
+    transactions,
 )
 from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.registry import undo_promotion
 from mltrack_tasks.resolve import open_store
+from mltrack_tasks.stores import Store
 
 
 class StoppedError(Exception):
@@ -126,3 +130,21 @@ def test_nobody_is_asked_for_what_cannot_be_done(
     given = {**given, "version": versions[0]} if "version" in given else given
     with pytest.raises(error):
         promote_flow.promote_model("m", **given, approval=True, store=where)
+
+
+def test_what_cannot_be_taken_back_hides_neither_the_error_nor_the_other_aliases(
+    where: str, versions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote_model.fn("m", versions[0], store=where)
+
+    def failing(store: Store, promotion: Promotion, **options: Any) -> Promotion | None:
+        if promotion.alias != "production":
+            raise OSError("the network is gone")
+        return undo_promotion(store, promotion, **options)
+
+    monkeypatch.setattr(transactions, "undo_promotion", failing)
+    stopped(
+        lambda: promote_model.fn("m", versions[1], store=where),
+        lambda: promote_model.fn("m", versions[1], "champion", store=where),
+    )
+    assert standing(where) == versions[0]
