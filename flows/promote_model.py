@@ -12,8 +12,7 @@ from pydantic import Field
 
 from mltrack_tasks import Promotion, tasks
 from mltrack_tasks.errors import InvalidInputError
-from mltrack_tasks.modelkeys import check_alias
-from mltrack_tasks.registry.gates import check_gates
+from mltrack_tasks.tasks.registry import check_promotion
 
 
 class Approval(RunInput):
@@ -48,8 +47,7 @@ def promote_model(
         store: A block's name, `s3://bucket/prefix`, or a directory.
     """
     # Nobody is to be asked for what could not be carried out.
-    check_alias(alias)
-    check_gates(gates or ())
+    check_promotion(alias, gates or ())
     chosen = tasks.resolve_model(model_name, version, store=store)
     said = None
     if approval:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import InitVar, dataclass, field
+from copy import deepcopy
+from dataclasses import InitVar, dataclass, field, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +176,16 @@ class ModelVersion:
             extra={key: value for key, value in record.content.items() if key not in _FIELDS},
             provenance=record.provenance,
         )
+
+
+def own_copy(version: ModelVersion) -> ModelVersion:
+    """Copy a version, so that whoever is given it may change its mappings and nobody else sees that."""
+    mappings: dict[str, Any] = {
+        each.name: deepcopy(value)
+        for each in fields(version)
+        if isinstance(value := getattr(version, each.name), Mapping)
+    }
+    return replace(version, **mappings, created=version.created)
 
 
 _VALUE_FIELDS = ("metrics", "params", "tags", "metadata", "mlflow")

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
@@ -27,7 +26,7 @@ from mltrack_tasks import canonical
 from mltrack_tasks.blobs import fault_of
 from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.modelkeys import check_alias
-from mltrack_tasks.models import ModelFile, ModelVersion
+from mltrack_tasks.models import ModelFile, ModelVersion, own_copy
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.registry.blobfile import open_blob
 from mltrack_tasks.registry.reading import read_version
@@ -135,18 +134,18 @@ class TagsGate(_Gate):
     def _as_written(cls, tags: dict[str, Any]) -> dict[str, Any]:
         """Refuse what would be written as something else: NaN as null, which takes any value."""
         try:
-            canonical.escape(tags, what="tags")
-            canonical.dumps(tags)
+            canonical.dumps([tags, canonical.escape(tags, what="tags")])
         except ValueError as error:
             raise ValueError(f"each tag must be a JSON value without NaN or infinity ({error})") from error
         return tags
 
     def judge(self, case: Case) -> Verdict:
-        has = case.version.tags
+        # As records are compared: 1, 1.0 and true are three values, though Python finds them equal.
+        has = {key: canonical.dumps_value(value) for key, value in case.version.tags.items()}
         missing = [
             key
             for key, value in self.tags.items()
-            if key not in has or not (value is None or _is_same(value, has[key]))
+            if key not in has or (value is not None and canonical.dumps_value(value) != has[key])
         ]
         return Verdict(not missing, f"lacks the tags {', '.join(missing)}" if missing else "has all tags")
 
@@ -260,7 +259,7 @@ def _report(gate: Any, case: Case) -> dict[str, Any]:
 
 
 def _ask(gate: Own, case: Case) -> Verdict:
-    answer = gate(_own_copy(case.version), None if case.current is None else _own_copy(case.current))
+    answer = gate(own_copy(case.version), None if case.current is None else own_copy(case.current))
     if isinstance(answer, str):
         return Verdict(False, answer)
     if isinstance(answer, bool):
@@ -270,23 +269,8 @@ def _ask(gate: Own, case: Case) -> Verdict:
     )
 
 
-def _own_copy(version: ModelVersion) -> ModelVersion:
-    """A version whose mappings may be changed: other gates, and the record, do not see it."""
-    mappings: dict[str, Any] = {
-        each.name: deepcopy(value)
-        for each in fields(version)
-        if isinstance(value := getattr(version, each.name), Mapping)
-    }
-    return replace(version, **mappings, created=version.created)
-
-
 def _name_of(gate: Any) -> str:
     return str(getattr(gate, "name", None) or getattr(gate, "__name__", None) or type(gate).__name__)
-
-
-def _is_same(value: Any, other: Any) -> bool:
-    """Compare as records are compared: 1, 1.0 and true are three values, though Python finds them equal."""
-    return canonical.dumps_value(value) == canonical.dumps_value(other)
 
 
 def _number(version: ModelVersion, metric: str) -> float | None:

@@ -12,12 +12,14 @@ from prefect.context import TaskRunContext
 from mltrack_tasks import registry
 from mltrack_tasks.blocks import MLTrackStore
 from mltrack_tasks.errors import NotFoundError
+from mltrack_tasks.modelkeys import check_alias
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.promoted import render_promotion
 from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.registry import ModelSummary
+from mltrack_tasks.registry.gates import check_gates
 from mltrack_tasks.resolve import open_store
 from mltrack_tasks.stores import Store
 from mltrack_tasks.tasking import mltrack_task, recorded, report
@@ -253,6 +255,12 @@ def copy_model(
         return registry.copy_model(
             open_store(store), model_name, version, open_store(target_store), observe=report
         )
+
+
+def check_promotion(alias: str, gates: Sequence[Any]) -> None:
+    """Raise InvalidInputError for an alias or gates that no promotion could have; nothing is asked."""
+    check_alias(alias)
+    check_gates(gates)
 
 
 def _request_id() -> str | None:
