@@ -10,6 +10,8 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,6 +23,8 @@ from typing import Any
 from tests.servers.process import clean_environment, free_ports, running
 
 ROOT = Path(__file__).parents[2]
+BUSY = 30
+"""[s] for which a server may say that it is busy."""
 LACKING = """
 import sys
 
@@ -43,12 +47,23 @@ class PrefectServer:
     environment: Mapping[str, str]
 
     def ask(self, path: str, body: Any = None) -> Any:
-        """GET, or POST ``body``, a path of the API -> its JSON."""
+        """GET, or POST ``body``, a path of the API -> its JSON.
+
+        A server whose database is busy with another writer answers 503 and has done nothing: it is asked
+        again, as Prefect's own client does.
+        """
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.api_url}/{path}", data, headers)
-        with _open(request) as answer:
-            return json.load(answer)
+        deadline = time.monotonic() + BUSY
+        while True:
+            try:
+                with _open(request) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
 
     def run(self, *arguments: str, **variables: str) -> str:
         """Run Python with the package as a client of the server -> all that it printed; it must succeed."""

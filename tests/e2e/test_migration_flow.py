@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from mltrack_tasks.migration import download_from_s3
 from mltrack_tasks.migration.state import list_migrations
 from mltrack_tasks.stores import Store, open_s3
 from mltrack_tasks.stores.s3_settings import S3Settings
+from tests.e2e.deployed import Deployed, environment
 from tests.e2e.prefect_server import ROOT, PrefectServer, shared_server
 from tests.floor2.localtrees import seen
 from tests.servers import S3Server
 from tests.servers.faultproxy import Fault, FaultProxy
-from tests.servers.process import Child, clean_environment, running
+from tests.servers.process import running
 from tests.settings import settings_of
 
 pytestmark = pytest.mark.timeout(300)
@@ -42,43 +43,6 @@ from prefect import flow
 source = flow.from_source(source={str(ROOT)!r}, entrypoint="flows/migrate_to_s3.py:migrate_to_s3")
 source.deploy(name="on-a-worker", work_pool_name={POOL!r}, build=False, push=False, print_next_steps=False)
 """
-ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """A deployment, the server that knows it, and the log of the process that runs it."""
-
-    server: PrefectServer
-    id: str
-    child: Child
-
-    def start(self, **parameters: Any) -> str:
-        """Schedule a run for now -> its id."""
-        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-        return str(self.server.ask(f"deployments/{self.id}/create_flow_run", body)["id"])
-
-    def look(self, run_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.server.ask(f"flow_runs/{run_id}")
-        return found
-
-    def ended(self, run_id: str) -> bool:
-        return self.look(run_id)["state_type"] in ENDED
-
-    def artifact(self, run_id: str, key: str) -> dict[str, Any]:
-        """The artifact of a key that a run made."""
-        chosen = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}}
-        [found] = self.server.ask("artifacts/filter", chosen)
-        return dict(found)
-
-    def wait(self, run_id: str) -> dict[str, Any]:
-        """Wait until a run has ended -> the run."""
-        self.until(lambda: self.ended(run_id))
-        return self.look(run_id)
-
-    def until(self, ready: Callable[[], bool]) -> None:
-        """Poll for two minutes, as long as the process that runs it lives."""
-        self.child.wait_until(ready, 120)
 
 
 @pytest.fixture(scope="module")
@@ -95,28 +59,8 @@ def worker(front: FaultProxy, tmp_path_factory: pytest.TempPathFactory) -> Itera
     server.run("-m", "prefect", "work-pool", "create", POOL, "--type", "process")
     server.run("-c", DEPLOY)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-    with running("worker", command, folder / "log", environment(server, folder, front)) as child:
+    with running("worker", command, folder / "log", environment(server, folder, front.url)) as child:
         yield Deployed(server, deployment(server, "on-a-worker"), child)
-
-
-def environment(server: PrefectServer, folder: Path, front: FaultProxy) -> dict[str, str]:
-    """Settings of a process that runs flows: keys for moto, and a cache of digests of its own."""
-    kept = {name: value for name, value in clean_environment().items() if not name.startswith("PREFECT_")}
-    own = {
-        "PREFECT_API_URL": server.api_url,
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-        "PYTHONPATH": str(ROOT),
-        "MLTRACK_CACHE_DIR": str(folder / "cache"),
-        "AWS_ENDPOINT_URL": front.url,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    return {**kept, **own}
 
 
 def deployment(server: PrefectServer, name: str) -> str:
@@ -230,7 +174,9 @@ def test_served_where_the_folder_is(
     given = ["--local-path", str(tree), "--store", place.store]
     # Ctrl+C reaches it also where whoever started the tests ignores it.
     command = ["env", "--default-signal=INT", sys.executable, *script, *given]
-    with running("serve", command, tmp_path / "log", environment(worker.server, tmp_path, front)) as child:
+    with running(
+        "serve", command, tmp_path / "log", environment(worker.server, tmp_path, front.url)
+    ) as child:
         child.wait_until(lambda: "polling for scheduled runs" in child.log.read_text(encoding="utf-8"), 60)
         found = worker.server.ask("deployments/name/mltrack-migrate-to-s3/migrate-to-s3")
         served = Deployed(worker.server, found["id"], child)
