@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from prefect import flow
@@ -10,8 +11,8 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from mltrack_tasks import Promotion, tasks
-from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks import ModelVersion, Promotion, tasks
+from mltrack_tasks.errors import InvalidInputError, NotFoundError
 from mltrack_tasks.tasks.registry import check_promotion
 
 
@@ -42,21 +43,24 @@ def promote_model(
         alias: What will stand for the version.
         gates: Gates beside those of the alias's policy, each with its `kind`.
         reason: Why; it is kept.
-        approval: Wait for a person, who is shown the version and its tree digest.
+        approval: Wait for a person, who is shown the version, its tree digest and what it replaces. If the
+            alias is moved before the answer, the answer is to another question, and nothing is promoted.
         approval_timeout_minutes: How long to wait, a year at most.
         store: A block's name, `s3://bucket/prefix`, or a directory.
     """
     # Nobody is to be asked for what could not be carried out.
     check_promotion(alias, gates or ())
     chosen = tasks.resolve_model(model_name, version, store=store)
-    said = None
+    said, asked = None, [*(gates or ())]
     if approval:
         if chosen.deprecated is not None:
             raise InvalidInputError(
                 f"{chosen.version} of {model_name!r} is deprecated; choose another version."
             )
+        before = _standing(model_name, alias, store)
         form = Approval.with_initial_data(
-            description=f"Promote **{chosen.version}** to **{alias}**? Tree digest `{chosen.tree_digest}`."
+            description=f"Promote **{chosen.version}** to **{alias}**, in place of {before or 'nothing'}? "
+            f"Tree digest `{chosen.tree_digest}`."
         )
         answer = pause_flow_run(wait_for_input=form, timeout=math.ceil(approval_timeout_minutes * 60))
         if not answer.approve:
@@ -64,7 +68,31 @@ def promote_model(
                 f"{answer.by} did not approve {chosen.version}: {answer.comment or 'no'}."
             )
         said = {"by": answer.by, "comment": answer.comment, "tree_digest": chosen.tree_digest}
+        asked.append(_unmoved(alias, before))
     # The version, not the alias: what was approved must be what is promoted.
     return tasks.promote_model(
-        model_name, chosen.version, alias, gates=gates or (), reason=reason, approval=said, store=store
+        model_name, chosen.version, alias, gates=asked, reason=reason, approval=said, store=store
     )
+
+
+def _standing(model_name: str, alias: str, store: str | None) -> str | None:
+    try:
+        # Not as a task run: that of a first promotion would fail for all to see.
+        return tasks.resolve_model.fn(model_name, alias, store=store).version
+    except NotFoundError:
+        return None
+
+
+def _unmoved(alias: str, before: str | None) -> Callable[[ModelVersion, ModelVersion | None], bool | str]:
+    """A gate, so that it is asked again whenever another promotion comes first."""
+
+    def unmoved(version: ModelVersion, current: ModelVersion | None) -> bool | str:
+        now = current.version if current else None
+        if now == before:
+            return True
+        return (
+            f"{alias} stands for {now or 'nothing'} now, and stood for {before or 'nothing'} when the "
+            "approval was asked for; run it again"
+        )
+
+    return unmoved

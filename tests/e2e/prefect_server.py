@@ -65,19 +65,21 @@ class PrefectServer:
                     raise
                 time.sleep(0.2)
 
-    def run(self, *arguments: str, **variables: str) -> str:
+    def run(self, *arguments: str, cwd: Path | None = None, **variables: str) -> str:
         """Run Python with the package as a client of the server -> all that it printed; it must succeed."""
-        done = self.start(*arguments, **variables)
+        done = self.start(*arguments, cwd=cwd, **variables)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    def start(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def start(
+        self, *arguments: str, cwd: Path | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run Python with the package as a client of the server, with standard error in its output."""
         client = _environment(self.home / "client", PREFECT_API_URL=self.api_url, PYTHONPATH=str(ROOT))
         return subprocess.run(
             [sys.executable, *arguments],
             env={**client, **variables},
-            cwd=self.home,
+            cwd=cwd or self.home,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

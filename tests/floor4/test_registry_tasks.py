@@ -205,3 +205,22 @@ def test_a_model_is_loaded_in_a_flow_and_passed_on(where: str, tmp_path: Path) -
         return [future.result() for future in predict.map([loaded.result(), loaded.result()])]
 
     assert scoring() == [3, 3]
+
+
+def test_an_alias_that_was_moved_before_the_answer_stays(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = (
+        register_model.fn(None, "m", model(tmp_path, n), store=where).version for n in range(3)
+    )
+    promote_model.fn("m", one, store=where)
+
+    def answered(wait_for_input: Any, timeout: int) -> Any:
+        assert f"{two}** to **production**, in place of {one}" in str(wait_for_input._description)
+        registry.promote_model(open_store(where), "m", three)
+        return wait_for_input(approve=True, by="Ada")
+
+    monkeypatch.setattr("flows.promote_model.pause_flow_run", answered)
+    with pytest.raises(InvalidInputError, match=f"production stands for {three} now, and stood for {one}"):
+        promote_flow("m", two, approval=True, store=where)
+    assert resolve_model.fn("m", store=where).version == three
