@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.errors import ArchivedError as ArchivedError
     from mltrack_tasks.errors import ConflictError as ConflictError
     from mltrack_tasks.errors import FormatError as FormatError
+    from mltrack_tasks.errors import GateError as GateError
     from mltrack_tasks.errors import IntegrityError as IntegrityError
     from mltrack_tasks.errors import InvalidInputError as InvalidInputError
     from mltrack_tasks.errors import MLTrackError as MLTrackError
@@ -92,8 +93,8 @@ _HOMES = {
     "capturing": ("capture", "current_capture"),
     "compaction": ("CompactionReport",),
     "errors": (
-        *("AccessError", "ArchivedError", "ConflictError", "FormatError", "IntegrityError"),
-        *("InvalidInputError", "MLTrackError", "NotFoundError", "PartialTransferError"),
+        *("AccessError", "ArchivedError", "ConflictError", "FormatError", "GateError"),
+        *("IntegrityError", "InvalidInputError", "MLTrackError", "NotFoundError", "PartialTransferError"),
         *("SourceChangedError", "TransientError"),
     ),
     "lineage_graph": ("Lineage",),

@@ -83,6 +83,10 @@ class InvalidInputError(MLTrackError, ValueError):
     """
 
 
+class GateError(InvalidInputError):
+    """A gate refused a version; the alias is as it was. ``details["gates"]`` has the report of every gate."""
+
+
 class PartialTransferError(MLTrackError):
     """Part of a batch failed. ``done`` and ``failed`` list both; run the same call again to finish it."""
 

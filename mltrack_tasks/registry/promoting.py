@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.errors import GateError, InvalidInputError
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.promotions import Promotion
@@ -46,9 +46,10 @@ def promote_model(
     first, the gates are asked again against it.
 
     Promoting what the alias stands for already appends nothing (``created=False``), nor does a call with a
-    ``request_id`` that was carried out in the last 7 days. Raises InvalidInputError if a gate refuses
-    (``details["gates"]`` has all reports) or the version is deprecated, NotFoundError if there is none,
-    IntegrityError if a file is missing or damaged; the alias is as it was then.
+    ``request_id`` that was carried out in the last 7 days. Raises GateError if a gate refuses
+    (``details["gates"]`` has all reports), InvalidInputError if the version is deprecated,
+    NotFoundError if there is none, IntegrityError if a file is missing or damaged; the alias is as it was
+    then.
     """
     request = request_of(store, model_name, alias, "promote", reason, request_id, observe)
     checked = check_gates(gates)
@@ -72,7 +73,7 @@ def promote_model(
 def _asked(
     request: Request, chosen: ModelVersion, gates: Sequence[Any], current: Promotion | None
 ) -> list[dict[str, Any]]:
-    """Ask the gates -> their reports; InvalidInputError if one refuses."""
+    """Ask the gates -> their reports; GateError if one refuses."""
 
     def version_at(alias: str) -> str | None:
         event = current if alias == request.alias else current_promotion(request.store, request.model, alias)
@@ -84,7 +85,7 @@ def _asked(
         said = "; ".join(
             f"{report['gate'].get('name', report['gate']['kind'])}: {report['detail']}" for report in refused
         )
-        raise InvalidInputError(
+        raise GateError(
             f"{chosen.version} of {request.model!r} was not promoted to {request.alias!r}: {said}.",
             details={"gates": reports, "model": request.model, "version": chosen.version},
         )

@@ -79,7 +79,7 @@ def promote_model(
 ) -> Promotion:
     """Move an alias to a version whose gates pass, with its files in place -> the promotion.
 
-    A retry of the task appends nothing twice. Raises InvalidInputError if a gate refuses; the alias is as it
+    A retry of the task appends nothing twice. Raises GateError if a gate refuses; the alias is as it
     was then. In a flow, both versions are shown side by side as an artifact.
     """
     opened, request_id = open_store(store), request_id or _request_id()

@@ -35,8 +35,8 @@ def make(kind: type[MLTrackError]) -> MLTrackError:
 
 def test_every_class_is_known() -> None:
     assert sorted(kind.__name__ for kind in CLASSES) == [
-        *("AccessError", "ArchivedError", "ConflictError", "FormatError", "IntegrityError"),
-        *("InvalidInputError", "MLTrackError", "NotFoundError", "PartialTransferError"),
+        *("AccessError", "ArchivedError", "ConflictError", "FormatError", "GateError"),
+        *("IntegrityError", "InvalidInputError", "MLTrackError", "NotFoundError", "PartialTransferError"),
         *("SourceChangedError", "TransientError"),
     ]
 

@@ -15,6 +15,7 @@ from mltrack_tasks import layout, modelkeys, registry
 from mltrack_tasks.content import store_data
 from mltrack_tasks.errors import (
     ConflictError,
+    GateError,
     IntegrityError,
     InvalidInputError,
     MLTrackError,
@@ -294,7 +295,7 @@ def test_gates(store: Store, tmp_path: Path, gate: dict[str, Any], passes: bool)
         assert [report["passed"] for report in done.gates] == [True]
         assert registry.model_history(store, "churn")[-1] == done
         return
-    with pytest.raises(InvalidInputError, match="was not promoted") as caught:
+    with pytest.raises(GateError, match="was not promoted") as caught:
         registry.promote_model(store, "churn", new, gates=[gate])
     assert caught.value.details["gates"][0]["passed"] is False
     assert registry.resolve_model(store, "churn").version == old
