@@ -81,7 +81,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         (
             *("codeversion", "provenance", "sources", "delivery", "recordstore", "deletions", "blobs"),
             "copies",
-            *("values", "run_inputs", "manifests", "content", "runlog", "snapshots", "catalog"),
+            *("values", "run_inputs", "manifests", "content", "runlog", "snapshots", "catalog", "treeparts"),
             *("compaction", "runs", "views", "lineage", "usage", "query", "captured", "signatures"),
             *(
                 "access",

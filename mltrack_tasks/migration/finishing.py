@@ -29,14 +29,13 @@ from mltrack_tasks.migration.state import (
     places_in,
     read_manifest,
     read_receipts,
-    read_tree,
-    write_tree,
 )
 from mltrack_tasks.migrations import MigratedRun, MigrationManifest
 from mltrack_tasks.plan import inlined
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.recordstore import create_record, same_content
 from mltrack_tasks.stores.base import Store
+from mltrack_tasks.treeparts import read_tree, write_tree
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,12 @@ from mltrack_tasks.migration.groups import RunGroup, members, touched_by
 from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.hashing import Failed, hash_entries
 from mltrack_tasks.migration.scan import Scan
-from mltrack_tasks.migration.state import (
-    has_receipts,
-    latest_manifest,
-    merged,
-    places_in,
-    read_receipts,
-    read_tree,
-    tree_refs,
-)
+from mltrack_tasks.migration.state import has_receipts, latest_manifest, merged, places_in, read_receipts
 from mltrack_tasks.migrations import MigrationManifest
 from mltrack_tasks.plan import Batch, batches_of, inlined, singles_of, to_send
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.stores.base import Store
+from mltrack_tasks.treeparts import read_tree, tree_refs
 
 
 class Plan:

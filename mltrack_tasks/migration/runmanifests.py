@@ -20,7 +20,7 @@ from mltrack_tasks.migration.groups import DIRECTORY, MLFLOW, RunGroup
 from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.mlflowruns import Experiments, described, facts_of, speaks
 from mltrack_tasks.migration.origin import Origin, SourceTree
-from mltrack_tasks.migration.state import OvertakenError, latest_number, write_tree
+from mltrack_tasks.migration.state import OvertakenError, latest_number
 from mltrack_tasks.migrations import MigratedRun
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.plan import inlined
@@ -28,6 +28,7 @@ from mltrack_tasks.receipts import Place
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.sources import changed
 from mltrack_tasks.stores.base import Store
+from mltrack_tasks.treeparts import write_tree
 
 HISTORY = "metric_history"
 """Name of the data that holds a long history of metrics."""

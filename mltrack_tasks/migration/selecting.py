@@ -11,13 +11,14 @@ from mltrack_tasks.filetree import FILE, FOLDER, Entry, folders_above, in_order
 from mltrack_tasks.migrated import of_run
 from mltrack_tasks.migration.groups import members
 from mltrack_tasks.migration.restoring import Portion
-from mltrack_tasks.migration.state import latest_manifest, merged, places_in, read_receipts, read_tree
+from mltrack_tasks.migration.state import latest_manifest, merged, places_in, read_receipts
 from mltrack_tasks.migrations import MigratedRun, MigrationManifest
 from mltrack_tasks.plan import BATCH_BYTES, cut
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.stores.base import Store
+from mltrack_tasks.treeparts import read_tree
 
 MANIFEST_FILE = "manifest.json"
 BATCH_FILES, MAX_BATCHES = 5_000, 50

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from mltrack_tasks import events, layout, migrations
-from mltrack_tasks.blobs import read_blob
-from mltrack_tasks.deletions import hold
-from mltrack_tasks.digest import sha256_hex
+from mltrack_tasks import events, migrations
 from mltrack_tasks.errors import ConflictError, IntegrityError, NotFoundError
-from mltrack_tasks.events import Event
 from mltrack_tasks.filetree import (
     FOLDER,
     Entry,
-    check_tree,
-    decode_part,
-    encode_part,
     folders_above,
     in_order,
-    parts_of,
 )
-from mltrack_tasks.migrations import MigrationManifest, PartRef
+from mltrack_tasks.migrations import MigrationManifest
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.receipts import Place, Receipt
 from mltrack_tasks.records import Record
 from mltrack_tasks.recordstore import read_record
 from mltrack_tasks.stores.base import Store
-from mltrack_tasks.values import write_value
 
 
 class OvertakenError(ConflictError):
@@ -80,43 +71,6 @@ def list_migrations(store: Store) -> list[str]:
     """Name the migrations that have a manifest, in order."""
     places = map(migrations.parse_manifest_key, _keys(store, migrations.MIGRATIONS))
     return sorted({place[0] for place in places if place is not None})
-
-
-def encoded(entries: Sequence[Entry]) -> Iterator[tuple[PartRef, bytes]]:
-    """Encode a tree, part by part -> the references of the parts, and their bytes."""
-    for part in parts_of(entries):
-        body = encode_part(part)
-        yield PartRef(sha256_hex(body), len(body), len(part)), body
-
-
-def tree_refs(entries: Sequence[Entry]) -> tuple[PartRef, ...]:
-    """What the parts of a tree would be called."""
-    return tuple(ref for ref, _ in encoded(entries))
-
-
-def write_tree(
-    store: Store, entries: Sequence[Entry], known: Iterable[PartRef], migration: str
-) -> tuple[PartRef, ...]:
-    """Store a tree in parts -> their references; those that are ``known`` to be listed are not sent again."""
-    there, refs = set(known), []
-    writers = []
-    for ref, body in encoded(entries):
-        refs.append(ref)
-        if ref not in there:
-            writers.append(partial(write_value, store, body, "tree"))
-    if writers:
-        hold(store, writers, lambda digest: layout.migration_pin_key(digest, migration), observe=_ignore)
-    return tuple(refs)
-
-
-def read_tree(store: Store, parts: Sequence[PartRef], what: str) -> list[Entry]:
-    """Read a tree that ``write_tree`` stored; IntegrityError if it is not one."""
-    bodies = map_ordered(partial(_read_part, store), parts, store.max_workers)
-    entries = [
-        entry for part, body in zip(parts, bodies, strict=True) for entry in _decoded(part, body, what)
-    ]
-    check_tree(entries, what)
-    return entries
 
 
 def merged(newer: Iterable[Entry], older: Iterable[Entry]) -> list[Entry]:
@@ -184,20 +138,5 @@ def is_older(record: Record, age: timedelta) -> bool:
     return datetime.now(UTC) - record.stored_at > age
 
 
-def _read_part(store: Store, part: PartRef) -> bytes:
-    return read_blob(store, part.digest, "bin", part.size)
-
-
-def _decoded(part: PartRef, body: bytes, what: str) -> list[Entry]:
-    entries = decode_part(body, what=f"{what}: part {part.digest}")
-    if len(entries) != part.entries:
-        raise IntegrityError(f"{what}: part {part.digest} has {len(entries)} entries, not {part.entries}.")
-    return entries
-
-
 def _keys(store: Store, prefix: str) -> Iterable[str]:
     return (stat.key for stat in store.list(prefix))
-
-
-def _ignore(event: Event) -> None:
-    """Lists of files are not what a user counts."""

@@ -10,7 +10,6 @@ from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import IntegrityError, NotFoundError
 from mltrack_tasks.filetree import FILE, Entry
 from mltrack_tasks.migrated import MigratedFiles, of_run
-from mltrack_tasks.migration.state import read_tree
 from mltrack_tasks.mlflowdata.filestore import META, read_logged_model
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.records import RunManifest
@@ -18,6 +17,7 @@ from mltrack_tasks.refs import DataRef
 from mltrack_tasks.registry.sources import SourceFile, bytes_file, files_of_refs, path_of_ref
 from mltrack_tasks.runs import get_run
 from mltrack_tasks.stores.base import Store
+from mltrack_tasks.treeparts import read_tree
 
 _EXECUTABLE = 0o100
 
