@@ -214,7 +214,7 @@ def _find_named(store: Store, keys: list[str], *, skip: _Errors) -> dict[str, Na
 def _read_named(store: Store, key: str, *, skip: _Errors) -> NamedData | None:
     """Read one record, or None if it was forgotten meanwhile or fails with an error to ``skip``."""
     try:
-        return _parse_named(store, key)
+        return read_name(store, key)
     except NotFoundError:
         return None
     except skip as error:
@@ -222,7 +222,8 @@ def _read_named(store: Store, key: str, *, skip: _Errors) -> NamedData | None:
         return None
 
 
-def _parse_named(store: Store, key: str) -> NamedData:
+def read_name(store: Store, key: str) -> NamedData:
+    """Read one record of named data. IntegrityError if it is not what its place says."""
     what = f"{key} in {store.location}"
     record = read_record(store, key)
     item = NamedData.from_record(record, what=what)

@@ -60,6 +60,11 @@ def batch_key(migration: str, batch: str) -> str:
     return f"{folder_of(migration)}plans/{_checked_id(batch)}.json"
 
 
+def parse_plan_key(key: str) -> str | None:
+    """Read a key -> the batch's id, or None."""
+    return _parse_batch(key, "plans")
+
+
 def receipts_folder(migration: str) -> str:
     """Folder of a migration's receipts, ending in ``/``."""
     return f"{folder_of(migration)}receipts/"
@@ -72,8 +77,7 @@ def receipt_key(migration: str, batch: str) -> str:
 
 def parse_receipt_key(key: str) -> str | None:
     """Read a key -> the batch's id, or None."""
-    last = key.rpartition("/")[2].removesuffix(".json")
-    return last if is_batch_id(last) and key.endswith(f"/receipts/{last}.json") else None
+    return _parse_batch(key, "receipts")
 
 
 class PartRef(NamedTuple):
@@ -163,6 +167,11 @@ def parse_parts(fields: Fields, key: str) -> tuple[PartRef, ...]:
 def _run(row: Sequence[Any], what: str) -> MigratedRun:
     run_id, revision, signature, folders = row
     return MigratedRun(run_id, revision, signature, tuple(read_spelled(folder, what) for folder in folders))
+
+
+def _parse_batch(key: str, folder: str) -> str | None:
+    last = key.rpartition("/")[2].removesuffix(".json")
+    return last if is_batch_id(last) and key.endswith(f"/{folder}/{last}.json") else None
 
 
 def _checked_id(batch: str) -> str:

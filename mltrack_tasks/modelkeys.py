@@ -10,7 +10,7 @@ import re
 from datetime import date
 
 from mltrack_tasks import layout
-from mltrack_tasks.digest import check_digest
+from mltrack_tasks.digest import check_digest, is_digest
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 
 VERSIONS = "models/development/"
@@ -87,14 +87,12 @@ def version_key(model: str, version: str) -> str:
 
 def parse_version_key(key: str) -> tuple[str, str] | None:
     """Read a key -> (model, version), or None if it is not that of a version's record."""
-    model, _, last = key.removeprefix(VERSIONS).partition("/")
-    version = last.removesuffix(".json")
-    if not key.startswith(VERSIONS) or version == last or not is_version(version):
-        return None
-    try:
-        return layout.decode_segment(model), version
-    except IntegrityError:
-        return None
+    return _parse_version(key, VERSIONS)
+
+
+def parse_promoted_key(key: str) -> tuple[str, str] | None:
+    """Read a key -> (model, version), or None if it is not that of a promoted version's record."""
+    return _parse_version(key, REGISTRY)
 
 
 def development_folder(model: str, version: str) -> str:
@@ -125,14 +123,29 @@ def id_key(model: str, version: str) -> str:
     return f"{versions_folder(model)}_ids/{check_version(version)}"
 
 
+def all_registrations_folder(model: str) -> str:
+    """Folder of the records of all further registrations of a model, ending in ``/``."""
+    return f"{versions_folder(model)}_registrations/"
+
+
 def registrations_folder(model: str, version: str) -> str:
     """Folder of the records of further registrations of the same bytes, ending in ``/``."""
-    return f"{versions_folder(model)}_registrations/{check_version(version)}/"
+    return f"{all_registrations_folder(model)}{check_version(version)}/"
 
 
 def registration_key(model: str, version: str, content_digest: str) -> str:
     """Key of one further registration: named by the digest of its content."""
     return f"{registrations_folder(model, version)}{check_digest(content_digest)}.json"
+
+
+def parse_registration_key(key: str, model: str) -> str | None:
+    """Read a key -> the version, or None if it is not that of a further registration of ``model``."""
+    folder = all_registrations_folder(model)
+    version, _, last = key.removeprefix(folder).partition("/")
+    digest = last.removesuffix(".json")
+    if not key.startswith(folder) or digest == last or not is_digest(digest):
+        return None
+    return version if is_version(version) else None
 
 
 def deprecations_folder(model: str) -> str:
@@ -187,3 +200,14 @@ def parse_numbered_key(key: str, folder: str) -> int | None:
     """Read the number in a key of ``folder``, or None if it has none."""
     match = _NUMBERED.fullmatch(key.removeprefix(folder)) if key.startswith(folder) else None
     return int(match["number"]) or None if match else None
+
+
+def _parse_version(key: str, root: str) -> tuple[str, str] | None:
+    model, _, last = key.removeprefix(root).partition("/")
+    version = last.removesuffix(".json")
+    if not key.startswith(root) or version == last or not is_version(version):
+        return None
+    try:
+        return layout.decode_segment(model), version
+    except IntegrityError:
+        return None

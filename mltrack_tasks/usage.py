@@ -17,12 +17,12 @@ from mltrack_tasks.digest import is_digest, sha256_hex
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.manifests import view_value
-from mltrack_tasks.migration.references import held_by_migrations
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
-from mltrack_tasks.registry.references import held_by_models
 from mltrack_tasks.stores.base import Stat, Store
 from mltrack_tasks.stores.files import checked_path
+from mltrack_tasks.trust.readers import MIGRATION, MODEL
+from mltrack_tasks.trust.roots import name_in_log, roots
 from mltrack_tasks.usage_stats import NO_MONTH, Amount, GroupUsage, LargeBlob, Usage, UsageStats, usage_chart
 
 _REPORT_EVERY = 10_000
@@ -35,9 +35,9 @@ def data_usage_stats(store: Store, *, largest: int = 10, observe: Observe = log_
     """Count what runs and names refer to, what is stored, what deduplication saves, what nothing holds.
 
     ``largest`` says how many of the largest blobs are listed. What migrations and versions of models hold
-    counts as named, under their names. Costs what reading the catalogue, the named data, the receipts of
-    migrations and the records of versions does, and one LIST each of ``migrations/``, ``data/`` and the pins,
-    one of ``models/development/`` and of each model in it; no request per blob. The real files of versions,
+    counts as named, under their names. Costs what reading the catalogue, the named data, the records of
+    migrations and those of models does, one LIST each of ``migrations/``, ``data/`` and the pins, and a few
+    of each model's folders; no request per blob. The real files of versions,
     under ``models/``, are not counted: they are copies.
 
     Nothing is locked, so the order counts. References are read before the blobs are listed: a run's record
@@ -50,8 +50,7 @@ def data_usage_stats(store: Store, *, largest: int = 10, observe: Observe = log_
         raise InvalidInputError(f"largest must be a number of blobs, 0 or more, not {largest!r}.")
     manifests = current_manifests(store, observe=observe)
     named = [_Reference(item.ref, item.name) for item in list_data(store)]
-    named += [_Reference(ref, ref.name) for ref in held_by_migrations(store)]
-    named += [_Reference(ref, ref.name) for ref in held_by_models(store)]
+    named += _held(store, observe)
     stored = _Stored.of(_watched(store.list(layout.BLOBS), layout.BLOBS, observe))
     pins = _watched(store.list(layout.PINS), layout.PINS, observe)
     pinned = {digest for stat in pins if (digest := _pinned_digest(stat.key))}
@@ -100,6 +99,18 @@ class _Stored:
             else:
                 rest[_is_side_object(stat.key)].append(stat.size)
         return cls(sizes, _amount(rest[True]), _amount(rest[False]))
+
+
+def _held(store: Store, observe: Observe) -> Iterator[_Reference]:
+    """What models and migrations need, each blob once for each version and each migration."""
+    seen = set()
+    for root in roots(store, name_in_log, kinds=(MODEL, MIGRATION), observe=observe):
+        name = f"{root.holder.kind} {root.holder.name}"
+        for digest, format, size, planned in root.needs:
+            if format is None or size is None or planned or (name, digest, format) in seen:
+                continue
+            seen.add((name, digest, format))
+            yield _Reference(DataRef(digest, format, size, layout.blob_key(digest, format)), name)
 
 
 def _account(

@@ -65,13 +65,12 @@ def version_ids(store: Store, model: str) -> list[str]:
 
 def model_names(store: Store) -> list[str]:
     """Name the models of which something was registered; foreign folders are passed over."""
-    names = []
-    for segment in store.level(modelkeys.VERSIONS)[1]:
-        try:
-            names.append(layout.decode_segment(segment))
-        except IntegrityError:
-            continue
-    return names
+    return _model_names(store, modelkeys.VERSIONS)
+
+
+def promoted_names(store: Store) -> list[str]:
+    """Name the models of which something was promoted; foreign folders are passed over."""
+    return _model_names(store, modelkeys.REGISTRY)
 
 
 def deprecated_versions(store: Store, model: str) -> set[str]:
@@ -106,6 +105,16 @@ def with_standing(store: Store, version: ModelVersion) -> ModelVersion:
 def location_of(store: Store, folder: str) -> str:
     """Where a folder of the store is, as other programs take it: ``s3://...`` or a path, without a slash."""
     return f"{store.location}/{folder.rstrip('/')}"
+
+
+def _model_names(store: Store, root: str) -> list[str]:
+    names = []
+    for segment in store.level(root)[1]:
+        try:
+            names.append(layout.decode_segment(segment))
+        except IntegrityError:
+            continue
+    return names
 
 
 def _location(store: Store, model: str, version: str) -> str | None:
