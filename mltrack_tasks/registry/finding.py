@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,75 +38,96 @@ def model_source(
     """Find the files of a model, and what the run behind them says of it.
 
     ``model_path`` is, in this order: a ref (a model of one file) or a mapping of paths to refs; a path of
-    this machine, if it is a ``Path``, absolute, or begins with ``./``, ``../`` or ``~``; the name of outputs
-    of the run in this store, or its artifact path there if it was migrated; an artifact path of the run in
-    MLflow; a local path after all. Raises NotFoundError that says where it was looked for.
+    this machine, if it is a ``Path``, absolute, or begins with ``./``, ``../`` or ``~``; with a run, the name
+    of its outputs in this store, or its artifact path here if it was migrated, or there in MLflow; without a
+    run, a local path. A run id must be known, here or in MLflow, whatever the path. Raises NotFoundError that
+    says where it was looked for.
     """
     if run_id is not None and not isinstance(run_id, RunManifest):
         checked_id(run_id)
     run = find_run(store, run_id) if isinstance(run_id, str) else run_id
-    about = _about(run, run_id)
     if isinstance(run_id, RunManifest):
         _require_inputs(store, run_id)
-    refs = _refs(store, model_path)
+    refs, is_local = _refs(store, model_path), _is_local(model_path)
+    if run_id is not None and refs is None and not is_local:
+        with _by_name(store, run, str(run_id), str(model_path), tracking_uri) as found:
+            yield found
+        return
+    about = _of_run(run) if run is not None else _elsewhere(store, run_id, tracking_uri)
     if refs is not None:
         yield replace(about, files=files_of_refs(store, refs))
-    elif _is_local(model_path):
-        with local_files(store, model_path) as files:
-            yield replace(about, files=files)
-    else:
-        with _by_name(store, run, about, str(model_path), tracking_uri) as found:
-            yield found
+        return
+    with local_files(store, model_path) as files:
+        yield replace(about, files=files)
 
 
 @contextmanager
 def _by_name(
-    store: Store, run: RunManifest | None, about: ModelSource, name: str, tracking_uri: str | None
+    store: Store, run: RunManifest | None, run_id: str, name: str, tracking_uri: str | None
 ) -> Iterator[ModelSource]:
-    """Find a model by a name that may be a run's, MLflow's, or that of a local file."""
-    files: tuple[SourceFile, ...] = () if run is None else files_of_run(store, run, name)
+    """Find a model in a run by its name: in this store, then in MLflow. A local path is no guess for it."""
+    about = ModelSource((), source_runs=(run_id,)) if run is None else _of_run(run)
+    files = () if run is None else files_of_run(store, run, name)
     if files:
         yield replace(about, files=files)
         return
-    reasons = [] if run is None else [f"the run {run.run_id!r} in {store.location} has nothing of that name"]
-    if about.source_runs and tracking.is_installed():
+    has = "there is no run" if run is None else "nothing of that name is in the run"
+    with ExitStack() as opened:
         try:
-            opened = tracking.run_model(about.source_runs[0], name, tracking_uri=tracking_uri)
-            model = opened.__enter__()
-        except NotFoundError as error:
-            reasons.append(str(error))
-        else:
-            try:
-                with local_files(store, model.folder) as files:
-                    yield _merged(about, model, files)
-            finally:
-                opened.__exit__(None, None, None)
-            return
-    elif about.source_runs:
-        reasons.append("MLflow, which might know it, is not installed (extra `mlflow`)")
+            model = opened.enter_context(
+                tracking.run_model(about.source_runs[0], name, tracking_uri=tracking_uri)
+            )
+        except (NotFoundError, InvalidInputError) as error:
+            if not _is_absence(error):
+                raise
+            raise NotFoundError(
+                f"No model {name!r} was found: {has} {about.source_runs[0]!r} in {store.location}; "
+                f"{str(error).rstrip('.')}.{_hint(name)}",
+                details={"run": about.source_runs[0], "model_path": name},
+            ) from error
+        yield _merged(about, model, opened.enter_context(local_files(store, model.folder)))
+
+
+def _elsewhere(store: Store, run_id: object, tracking_uri: str | None) -> ModelSource:
+    """What MLflow noted of a run that is not in this store; nothing without a run."""
+    if run_id is None:
+        return ModelSource(())
+    try:
+        noted = tracking.noted_of(str(run_id), tracking_uri=tracking_uri)
+    except (NotFoundError, InvalidInputError) as error:
+        if not _is_absence(error):
+            raise
+        raise NotFoundError(
+            f"There is no run {run_id!r} in {store.location}; {str(error).rstrip('.')}. Store the run first, "
+            "or register without a run id.",
+            details={"run": run_id},
+        ) from error
+    return _merged(ModelSource((), source_runs=(str(run_id),)), noted, ())
+
+
+def _is_absence(error: Exception) -> bool:
+    """Whether MLflow knows nothing of a run: also where it cannot be asked, as its client is not here."""
+    return isinstance(error, NotFoundError) or not tracking.is_installed()
+
+
+def _hint(name: str) -> str:
     with os_errors(f"{name[:80]!r}"):
         is_here = Path(name).exists()
-    if not is_here:
-        reasons.append(f"there is no {name!r} in {Path.cwd()}")
-        raise NotFoundError(f"No model {name!r} was found: {'; '.join(reasons)}.")
-    with local_files(store, name) as files:
-        yield replace(about, files=files)
+    return f" For what lies in {Path.cwd()}, give {'./' + name!r}." if is_here else ""
 
 
-def _merged(about: ModelSource, model: tracking.TrackedModel, files: tuple[SourceFile, ...]) -> ModelSource:
+def _merged(about: ModelSource, noted: tracking.Noted, files: tuple[SourceFile, ...]) -> ModelSource:
     return replace(
         about,
         files=files,
-        params={**model.params, **about.params},
-        metrics={**model.metrics, **about.metrics},
-        tags={**model.tags, **about.tags},
+        params={**noted.params, **about.params},
+        metrics={**noted.metrics, **about.metrics},
+        tags={**noted.tags, **about.tags},
     )
 
 
-def _about(run: RunManifest | None, run_id: str | RunManifest | None) -> ModelSource:
-    """What is known without the files: from the run if this store has it."""
-    if run is None:
-        return ModelSource((), source_runs=() if run_id is None else (str(run_id),))
+def _of_run(run: RunManifest) -> ModelSource:
+    """What a run of this store says, without files."""
     return ModelSource(
         (),
         source_runs=(run.run_id,),
@@ -146,8 +167,8 @@ def _refs(store: Store, model_path: Any) -> dict[str, DataRef | str] | None:
 
 
 def _is_local(model_path: Any) -> bool:
-    if isinstance(model_path, Path):
-        return True
+    if isinstance(model_path, (Path, DataRef, Mapping)):
+        return isinstance(model_path, Path)
     if not isinstance(model_path, str) or not model_path:
         raise InvalidInputError(f"model_path is {model_path!r:.80}; give a path, a ref or a mapping.")
     return model_path in (".", "..") or model_path.startswith(_LOCAL)

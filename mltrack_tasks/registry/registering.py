@@ -56,15 +56,17 @@ def register_model(
 ) -> ModelVersion:
     """Register the files of a model as a version -> the version, with ``s3_location`` once it has a folder.
 
-    ``model_path`` is a local file or folder, an artifact path of the run in MLflow (``tracking_uri``), the
-    name of an output of a run of this store, a ref, or a mapping of paths to refs. Params, metrics, tags and
-    inputs of the run, and what an ``MLmodel`` among the files says, go into the record; what is given here
-    comes before them. ``materialize`` makes real files under their own names; None: up to 1 GiB.
+    ``model_path`` is the name of an output of the run in this store, an artifact path of the run in MLflow
+    (``tracking_uri``), a ref, a mapping of paths to refs, or a local file or folder. With a run id, only a
+    ``Path`` or what begins with ``/``, ``./``, ``../`` or ``~`` is local: a name that the run lacks is never
+    taken for a folder that happens to lie here. Params, metrics, tags and inputs of the run, and what an
+    ``MLmodel`` among the files says, go into the record; what is given here comes before them.
+    ``materialize`` makes real files under their own names; None: up to 1 GiB.
 
     The same bytes registered again are the same version (``created=False``): its record stays, and the run
-    and what was said this time are kept beside it. Raises NotFoundError if there is no such model, run or
-    blob, InvalidInputError for links and for names and values that cannot be kept, SourceChangedError if a
-    file changes meanwhile: then no version was made.
+    and what was said this time are kept beside it. Raises NotFoundError if there is no such model, blob or
+    local path, or if neither this store nor MLflow knows the run; InvalidInputError for links and for names
+    and values that cannot be kept; SourceChangedError if a file changes meanwhile: then no version was made.
     """
     layout.encode_segment(model_name, what="The model")
     said = _Said(

@@ -15,7 +15,7 @@ from typing import Any
 from mltrack_tasks.content import resolve_ref, writer_of
 from mltrack_tasks.deletions import Writer
 from mltrack_tasks.digest import SINGLE_PUT_LIMIT
-from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.errors import InvalidInputError, NotFoundError
 from mltrack_tasks.events import Observe
 from mltrack_tasks.filetree import FILE, LINK, Entry
 from mltrack_tasks.layout import check_path
@@ -56,13 +56,17 @@ class ModelSource:
 def local_files(store: Store, path: str | Path) -> Iterator[tuple[SourceFile, ...]]:
     """Take a local file, or a folder with all below it.
 
-    Raises InvalidInputError where there is none, for an empty folder, and for what no model may hold:
-    symbolic links (they lead elsewhere on other machines), pipes, and what cannot be read.
+    Raises NotFoundError where there is none, InvalidInputError for an empty folder, and for what no model may
+    hold: symbolic links (they lead elsewhere on other machines), pipes, and what cannot be read.
     """
     given = checked_path(path)
     with os_errors(str(given)):
         try:
             resolved = given.resolve(strict=True)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFoundError(
+                f"There is no {given.absolute()} on this machine; give the path of a file or folder."
+            ) from error
         except RuntimeError as error:  # what Python before 3.13 makes of links that lead in a circle
             raise InvalidInputError(f"{given} cannot be read: {error}.") from error
         single = not resolved.is_dir()

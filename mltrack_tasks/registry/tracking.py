@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -33,19 +33,24 @@ _SHOWN = 10
 
 
 @dataclass(frozen=True)
-class TrackedModel:
-    """A model's files on this machine, a ``folder`` or one file, and what was noted of the run behind it.
+class Noted:
+    """What was noted of a run: params, metrics (their last values), and the tags that people set."""
 
-    Params, metrics (their last values) and tags are those of the run; those of the logged model, if it is
-    one, come before them. ``tags`` are those that people set. ``model_id`` is that of a logged model of
-    MLflow 3, else None.
-    """
-
-    folder: Path
     run_id: str
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TrackedModel(Noted):
+    """A model's files on this machine, a ``folder`` or one file, and what was noted of the run behind it.
+
+    What was noted of the logged model, if it is one, comes before what was noted of the run. ``model_id`` is
+    that of a logged model of MLflow 3, else None.
+    """
+
+    folder: Path
     model_id: str | None = None
 
 
@@ -80,15 +85,25 @@ def run_model(run_id: str, model_path: str, *, tracking_uri: str | None = None) 
             found = _fetched(model, path, address, Path(scratch))
             if found is None:
                 raise NotFoundError(_nothing(tracking, run, model_path, address))
-            tags = {**run.tags, **model.tags}
             yield TrackedModel(
                 folder=found,
                 run_id=run_id,
                 params={**run.params, **model.params},
                 metrics={**run.metrics, **model.metrics},
-                tags={key: value for key, value in tags.items() if not key.startswith(_INTERNAL)},
+                tags=_set_by_people({**run.tags, **model.tags}),
                 model_id=None if model is run else model.id,
             )
+
+
+def noted_of(run_id: str, *, tracking_uri: str | None = None) -> Noted:
+    """Look up what was noted of a run in MLflow. Asks where ``run_model`` does, and raises the same."""
+    with _opened(_address_of(tracking_uri)) as tracking:
+        run = tracking.run(run_id)
+    return Noted(run_id, dict(run.params), dict(run.metrics), _set_by_people(run.tags))
+
+
+def _set_by_people(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in tags.items() if not key.startswith(_INTERNAL)}
 
 
 def _address_of(tracking_uri: str | None) -> str:

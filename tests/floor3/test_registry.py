@@ -68,6 +68,8 @@ def test_a_folder_becomes_a_version_with_its_files(place: Place, tmp_path: Path)
 
 
 def test_equal_bytes_are_one_version_and_the_new_run_is_kept(place: Place, tmp_path: Path) -> None:
+    for run in ("r1", "r2"):
+        store_run(place.store, run, project="p")
     first = registry.register_model(place.store, "r1", "churn", folder(tmp_path / "a", FILES))
     again = registry.register_model(place.store, "r2", "churn", folder(tmp_path / "b", FILES), tags={"k": 1})
     assert (first.created, again.created) == (True, False)
@@ -176,7 +178,7 @@ def test_links_and_what_is_no_model_are_refused(store: Store, tmp_path: Path) ->
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInputError, match="no file"):
         registry.register_model(store, None, "m", tmp_path / "empty")
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(NotFoundError, match="absent"):
         registry.register_model(store, None, "m", tmp_path / "absent")
     with pytest.raises(InvalidInputError):
         registry.register_model(store, None, "..", tmp_path)
