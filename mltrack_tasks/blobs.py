@@ -151,18 +151,23 @@ def read_blob(store: Store, digest: str, format: str, size: int | None = None) -
     return body
 
 
-def stream_blob(store: Store, digest: str, format: str) -> Iterator[bytes | memoryview]:
+def stream_blob(
+    store: Store, digest: str, format: str, size: int | None = None, *, workers: int | None = None
+) -> Iterator[bytes | memoryview]:
     """Yield a blob's bytes in order, a few ranges ahead; the end raises IntegrityError if they were wrong.
 
-    Memory: ``max_workers`` ranges of READ_SIZE, and as much again while they arrive.
-    What was yielded is proven only when the iterator ends. Wrong bytes may be a cache's: the caller evicts.
+    Memory: ``workers`` (the store's, unless said) ranges of READ_SIZE, and as much again while they arrive.
+    Without ``size`` [bytes], the store is asked for it first. What was yielded is proven only when the
+    iterator ends. Wrong bytes may be a cache's: the caller evicts.
     """
     key = layout.blob_key(digest, format)
-    stat = store.head(key)
-    if stat is None:
-        raise NotFoundError(f"{key} is not in {store.location}.", details={"key": key})
+    if size is None:
+        stat = store.head(key)
+        if stat is None:
+            raise NotFoundError(f"{key} is not in {store.location}.", details={"key": key})
+        size = stat.size
     hasher = hashlib.sha256()
-    for chunk in _ranges(store, key, stat.size):
+    for chunk in _ranges(store, key, size, workers):
         if store.verify_reads:
             hasher.update(chunk)
         yield chunk
@@ -265,12 +270,13 @@ def _read_whole(store: Store, key: str, size: int | None) -> bytes:
     return b"".join(_ranges(store, key, stat.size))
 
 
-def _ranges(store: Store, key: str, size: int) -> Iterator[bytes | memoryview]:
+def _ranges(store: Store, key: str, size: int, workers: int | None = None) -> Iterator[bytes | memoryview]:
     if size <= READ_SIZE:
         yield store.get(key)
         return
     starts = range(0, size, READ_SIZE)
-    yield from map_ordered(lambda start: store.get_range(key, start, READ_SIZE), starts, store.max_workers)
+    at_once = store.max_workers if workers is None else workers
+    yield from map_ordered(lambda start: store.get_range(key, start, READ_SIZE), starts, at_once)
 
 
 def _pause(attempt: int) -> None:

@@ -29,19 +29,27 @@ Writer = Callable[[Observe], DataRef]
 
 
 def hold(
-    store: Store, writers: Sequence[Writer], pin_key: Callable[[str], str], *, observe: Observe
+    store: Store,
+    writers: Sequence[Writer],
+    pin_key: Callable[[str], str],
+    *,
+    observe: Observe,
+    listed: Callable[[list[DataRef]], Collection[str]] = lambda refs: (),
 ) -> list[DataRef]:
     """Write blobs, pin each under ``pin_key(digest)``, outlast open deletions -> refs in order.
 
     What was written is safe from collectors from here on, until a record lists it. Without an open batch
-    this costs one LIST beside the writes. Raises SourceChangedError if a blob that was taken cannot be
-    written again because its source is another by now.
+    this costs one LIST beside the writes. ``listed(refs)`` names digests that need no pin: it found them in
+    a record that stands for good. Raises SourceChangedError if a blob that was taken cannot be written again
+    because its source is another by now.
     """
     seen: list[Event] = []
     try:
         refs = run_all([partial(write, seen.append) for write in writers], store.max_workers)
         digests = dict.fromkeys(ref.hash for ref in refs)
-        run_all([partial(ensure, store, pin_key(digest)) for digest in digests], store.max_workers)
+        known = listed(refs)
+        pins = [pin_key(digest) for digest in digests if digest not in known]
+        run_all([partial(ensure, store, pin) for pin in pins], store.max_workers)
         threatened = outlast(store, digests)
         for write, ref in zip(writers, refs, strict=True):
             if ref.hash in threatened:

@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "modelkeys",
                 "models",
                 "promotions",
+                "registrations",
                 "runfilter",
                 "chart",
                 "usage_stats",

@@ -6,27 +6,30 @@ import errno
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mltrack_tasks.blobs import stream_blob
+from mltrack_tasks.blobs import READ_SIZE, stream_blob
 from mltrack_tasks.errors import ConflictError, IntegrityError
 from mltrack_tasks.filetree import FILE, LINK, Entry
 from mltrack_tasks.layout import blob_key
 from mltrack_tasks.localtree import LocalTree
 from mltrack_tasks.models import ModelFile, ModelVersion
 from mltrack_tasks.parallel import map_ordered
-from mltrack_tasks.registry.reading import read_named, with_standing
+from mltrack_tasks.registry.reading import read_named
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.files import checked_path, fsync_folder, hash_file, make_folders, os_errors
 
 _PLAIN, _RUNNABLE = 0o644, 0o755
+_LARGE_AT_ONCE = 4
+"""Files above READ_SIZE that are read at a time, each with its share of ``max_workers``."""
 
 
 def download_model(
     store: Store, model_name: str, version_or_alias: str, path: str | Path
 ) -> tuple[ModelVersion, Path]:
-    """Write the files of a version into the folder ``path`` -> the version, and the absolute path.
+    """Write the files of a version into the folder ``path`` -> the version as recorded, the absolute path.
 
     Each file is proven by its digest, and the folder appears whole under its name. One that holds exactly
     these files is left alone; anything else there is a ConflictError, and nothing is written. Blobs come
@@ -37,12 +40,12 @@ def download_model(
     with os_errors(str(target)):
         if target.is_dir() and any(target.iterdir()):
             _require_same(target, version)
-            return with_standing(store, version), target
+            return version, target
         if target.exists() and not target.is_dir():
             raise ConflictError(f"{target} is no folder. Remove it, or choose another path.")
         make_folders(target.parent)
     _write_all(store, version, target)
-    return with_standing(store, version), target
+    return version, target
 
 
 def _write_all(store: Store, version: ModelVersion, target: Path) -> None:
@@ -51,7 +54,7 @@ def _write_all(store: Store, version: ModelVersion, target: Path) -> None:
         temporary.mkdir()
         try:
             with LocalTree(temporary) as tree:
-                list(map_ordered(partial(_write, store, tree), version.files, store.max_workers))
+                _write_files(store, tree, version.files)
             _publish(temporary, target, version)
             fsync_folder(target.parent)
         finally:
@@ -68,15 +71,25 @@ def _publish(temporary: Path, target: Path, version: ModelVersion) -> None:
         _require_same(target, version)
 
 
-def _write(store: Store, tree: LocalTree, file: ModelFile) -> None:
+def _write_files(store: Store, tree: LocalTree, files: Sequence[ModelFile]) -> None:
+    """Write small files side by side, then large ones a few at a time: ``max_workers`` requests in all."""
+    small = [file for file in files if file.size_bytes <= READ_SIZE]
+    list(map_ordered(partial(_write, store, tree, 1), small, store.max_workers))
+    large = [file for file in files if file.size_bytes > READ_SIZE]
+    at_once = max(1, min(len(large), _LARGE_AT_ONCE, store.max_workers))
+    list(map_ordered(partial(_write, store, tree, store.max_workers // at_once), large, at_once))
+
+
+def _write(store: Store, tree: LocalTree, workers: int, file: ModelFile) -> None:
     mode = _RUNNABLE if file.executable else _PLAIN
     entry = Entry(file.path, FILE, mode, file.size_bytes, digest=file.digest)
+    read = partial(stream_blob, store, file.digest, file.format, file.size_bytes, workers=workers)
     try:
-        tree.write(entry, stream_blob(store, file.digest, file.format))
+        tree.write(entry, read())
     except IntegrityError:
         if not store.evict(blob_key(file.digest, file.format)):
             raise
-        tree.write(entry, stream_blob(store, file.digest, file.format))  # not out of a cache this time
+        tree.write(entry, read())  # not out of a cache this time
 
 
 def _require_same(target: Path, version: ModelVersion) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from mltrack_tasks import events, layout, modelkeys
 from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.fields import Fields
 from mltrack_tasks.models import ModelVersion
-from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.parallel import map_ordered, run_all
 from mltrack_tasks.recordstore import read_record
+from mltrack_tasks.registrations import Registration, described_by
 from mltrack_tasks.registry.aliases import alias_names, current_promotion
 from mltrack_tasks.stores.base import Store
 
@@ -90,15 +92,38 @@ def deprecation_of(store: Store, model: str, version: str) -> str | None:
     return Fields(record.content, f"{key} in {store.location}").optional_text("reason") or ""
 
 
+def described(store: Store, version: ModelVersion) -> ModelVersion:
+    """Add what was said when the same bytes were registered again: one LIST, and a GET for each time.
+
+    More source runs, and metrics, params and tags of names that the record lacks. What the record says
+    stands; of what came later, what was said first does, by the clocks of those who said it. A registration
+    that cannot be read is left out with a warning in the log.
+    """
+    return _described(store, version, _registrations_of(store, version))
+
+
 def with_standing(store: Store, version: ModelVersion) -> ModelVersion:
-    """Add what the record does not say: where the files are, later source runs, whether it is deprecated."""
+    """Add what the record does not say: as ``described``, where the files are, whether it is deprecated.
+
+    Four requests at once, and then a GET for each later registration.
+    """
     model, name = version.model, version.version
-    runs = {*version.source_runs, *_later_runs(store, model, name)}
+    asked: list[Callable[[], Any]] = [
+        partial(store.head, modelkeys.promoted_key(model, name)),
+        partial(store.head, modelkeys.materialized_key(model, name)),
+        partial(deprecation_of, store, model, name),
+        partial(_registrations_of, store, version),
+    ]
+    promoted, materialised, deprecated, registrations = run_all(asked, store.max_workers)
+    folder = None
+    if promoted is not None:
+        folder = modelkeys.promoted_folder(model, name)
+    elif materialised is not None:
+        folder = modelkeys.development_folder(model, name)
     return replace(
-        version,
-        s3_location=_location(store, model, name),
-        deprecated=deprecation_of(store, model, name),
-        source_runs=tuple(sorted(runs)),
+        _described(store, version, registrations),
+        s3_location=None if folder is None else location_of(store, folder),
+        deprecated=deprecated,
     )
 
 
@@ -117,38 +142,46 @@ def _model_names(store: Store, root: str) -> list[str]:
     return names
 
 
-def _location(store: Store, model: str, version: str) -> str | None:
-    if store.head(modelkeys.promoted_key(model, version)) is not None:
-        return location_of(store, modelkeys.promoted_folder(model, version))
-    if store.head(modelkeys.materialized_key(model, version)) is not None:
-        return location_of(store, modelkeys.development_folder(model, version))
-    return None
+def _registrations_of(store: Store, version: ModelVersion) -> list[str]:
+    """Keys of the later registrations of a version."""
+    folder = modelkeys.registrations_folder(version.model, version.version)
+    return [stat.key for stat in store.list(folder)]
 
 
-def _later_runs(store: Store, model: str, version: str) -> Iterable[str]:
-    """Source runs of later registrations; a record that cannot be read is left out with a warning."""
-    folder = modelkeys.registrations_folder(model, version)
-    keys = [stat.key for stat in store.list(folder)]
-    found = map_ordered(partial(_runs_in, store), keys, store.max_workers)
-    return {run for runs in found for run in runs}
+def _described(store: Store, version: ModelVersion, registrations: list[str]) -> ModelVersion:
+    found = map_ordered(partial(_registration, store, version), registrations, store.max_workers)
+    said = [each for each in found if each is not None]
+    return described_by(version, said)
 
 
-def _runs_in(store: Store, key: str) -> tuple[str, ...]:
+def _registration(store: Store, version: ModelVersion, key: str) -> Registration | None:
+    """Read a later registration; None with a warning if it cannot be read."""
     what = f"{key} in {store.location}"
     try:
-        fields = Fields(read_record(store, key).content, what)
-        runs = fields.texts("source_runs") or ()
-        return tuple(Fields({"run": run}, what).name("run") for run in runs)
+        record = read_record(store, key)
+        found = Registration.from_record(record, version, what=what)
+        if modelkeys.registration_key(version.model, version.version, record.content_digest) != key:
+            raise IntegrityError(f"{what} does not hold what its name says; it was not written by us.")
     except NotFoundError:
-        return ()
+        return None
     except (IntegrityError, FormatError) as error:
         events.logger.warning("left out: %s", error)
-        return ()
+        return None
+    return found
 
 
 def _latest(store: Store, model: str) -> ModelVersion:
-    """The version that was registered last: of the newest day the one with the latest time in its record."""
-    usable = set(version_ids(store, model)) - deprecated_versions(store, model)
+    """The version that was registered last: of the newest day the one with the latest time in its record.
+
+    Each record of that day is read, though a LIST tells when it was written: a copy of the bucket was written
+    at another time, and in another order.
+    """
+    looks: list[Callable[[], Iterable[str]]] = [
+        partial(version_ids, store, model),
+        partial(deprecated_versions, store, model),
+    ]
+    listed, gone = run_all(looks, store.max_workers)
+    usable = {*listed} - {*gone}
     if not usable:
         raise NotFoundError(
             f"There is no version of model {model!r} in {store.location} that is in use.",

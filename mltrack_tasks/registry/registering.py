@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,14 @@ from typing import Any
 from mltrack_tasks import events, layout, modelkeys, provenance
 from mltrack_tasks.blobs import read_blob
 from mltrack_tasks.content import check_metadata, resolve_ref, writer_of
-from mltrack_tasks.deletions import hold
-from mltrack_tasks.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError
+from mltrack_tasks.deletions import Writer, hold
+from mltrack_tasks.errors import (
+    ConflictError,
+    FormatError,
+    IntegrityError,
+    InvalidInputError,
+    NotFoundError,
+)
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.fields import checked_mapping, checked_text
 from mltrack_tasks.mlflowdata.mlmodel import read_mlmodel
@@ -20,8 +26,9 @@ from mltrack_tasks.models import ModelFile, ModelVersion, check_files, tree_dige
 from mltrack_tasks.records import Record, RunManifest
 from mltrack_tasks.recordstore import create_record, ensure
 from mltrack_tasks.refs import DataRef
+from mltrack_tasks.registrations import Registration
 from mltrack_tasks.registry.finding import model_source
-from mltrack_tasks.registry.identity import claim_version, today
+from mltrack_tasks.registry.identity import claim_version, today, version_of_tree
 from mltrack_tasks.registry.materialising import check_places, materialise
 from mltrack_tasks.registry.reading import read_version, with_standing
 from mltrack_tasks.registry.sources import ModelSource
@@ -75,7 +82,7 @@ def register_model(
         metadata=check_metadata(metadata),
         metrics=checked_metrics(metrics),
         params=checked_values(params, "params"),
-        training_data=training_data,
+        training_data=_resolved(store, training_data),
     )
     with model_source(store, run_id, model_path, tracking_uri=tracking_uri) as source:
         draft = _draft(store, model_name, source, said, observe)
@@ -153,11 +160,16 @@ def create_version(
     return replace(ModelVersion.from_record(record, what=key), created=created)
 
 
+@dataclass(frozen=True)
 class _Said:
     """What the caller says of a model, beside its files."""
 
-    def __init__(self, *, training_data: Mapping[str, Any] | None, **fields: Any) -> None:
-        self.training_data, self.fields = training_data, fields
+    description: str | None
+    tags: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    params: Mapping[str, Any]
+    training_data: Mapping[str, DataRef]
 
 
 def _draft(store: Store, model: str, source: ModelSource, said: _Said, observe: Observe) -> ModelVersion:
@@ -168,31 +180,63 @@ def _draft(store: Store, model: str, source: ModelSource, said: _Said, observe: 
         )
     for file in source.files:
         store.check(f"{modelkeys.versions_folder(model)}{_ID_LIKE}/{file.path}")
-    given_data = _resolved(store, said.training_data)
-    inherited = {name: ref for name, ref in source.training_data.items() if name not in given_data}
-    writers = [file.write for file in source.files]
-    writers += [writer_of(store, ref, name) for name, ref in given_data.items()]
+    inherited = {name: ref for name, ref in source.training_data.items() if name not in said.training_data}
+    likely = _digests_of_newest(store, model)
+    writers: list[Writer] = [partial(file.write, likely) for file in source.files]
+    writers += [writer_of(store, ref, name) for name, ref in said.training_data.items()]
     writers += [partial(_as_it_is, ref) for ref in inherited.values()]
-    refs = hold(store, writers, partial(_pin_key, model), observe=observe)
-    files = check_files(
-        ModelFile(file.path, ref.hash, ref.format, ref.size_bytes, file.executable)
-        for file, ref in zip(source.files, refs, strict=False)  # refs of training data come after
-    )
-    given = said.fields
+    listed = partial(_listed, store, model, source)
+    files = _files_of(source, hold(store, writers, partial(_pin_key, model), observe=observe, listed=listed))
     return ModelVersion(
         model=model,
         version="",
         tree_digest=tree_digest(files),
         files=files,
         source_runs=source.source_runs,
-        training_data={**inherited, **given_data},
-        metrics={**source.metrics, **given["metrics"]},
-        params={**source.params, **given["params"]},
-        tags={**source.tags, **given["tags"]},
-        metadata=given["metadata"],
+        training_data={**inherited, **said.training_data},
+        metrics={**source.metrics, **said.metrics},
+        params={**source.params, **said.params},
+        tags={**source.tags, **said.tags},
+        metadata=said.metadata,
         mlflow=_mlflow(store, files),
-        description=given["description"],
+        description=said.description,
     )
+
+
+def _files_of(source: ModelSource, refs: Sequence[DataRef]) -> tuple[ModelFile, ...]:
+    return check_files(
+        ModelFile(file.path, ref.hash, ref.format, ref.size_bytes, file.executable)
+        for file, ref in zip(source.files, refs, strict=False)  # refs of training data come after
+    )
+
+
+def _digests_of_newest(store: Store, model: str) -> frozenset[str]:
+    """Digests of the version that was written last. A hint which blobs may be there, and no more."""
+    objects, _ = store.level(modelkeys.versions_folder(model))
+    newest_first = sorted(objects, key=lambda stat: stat.modified, reverse=True)
+    place = next(filter(None, (modelkeys.parse_version_key(stat.key) for stat in newest_first)), None)
+    try:
+        found = None if place is None else read_version(store, *place)
+    except (NotFoundError, IntegrityError, FormatError):
+        found = None
+    return frozenset() if found is None else frozenset(file.digest for file in found.files)
+
+
+def _listed(store: Store, model: str, source: ModelSource, refs: Sequence[DataRef]) -> set[str]:
+    """Digests that the record of the very same tree lists, if it is there: collectors leave those alone.
+
+    Each blob was looked at all the same, one HEAD for each: a record does not tell that nobody damaged or
+    removed them, and registering again is how they are mended.
+    """
+    tree = tree_digest(_files_of(source, refs))
+    version = version_of_tree(store, model, tree)
+    try:
+        found = None if version is None else read_version(store, model, version)
+    except NotFoundError:
+        return set()
+    if found is None or found.tree_digest != tree:
+        return set()
+    return {*(file.digest for file in found.files), *(ref.hash for ref in found.training_data.values())}
 
 
 def _resolved(store: Store, refs: Mapping[str, Any] | None) -> dict[str, DataRef]:
@@ -224,7 +268,7 @@ def _mlflow(store: Store, files: Sequence[ModelFile]) -> dict[str, Any]:
 
 def _keep_registration(store: Store, stored: ModelVersion, again: ModelVersion) -> None:
     """Keep what was said when the same bytes were registered again, unless it is what the record says."""
-    content = {key: value for key, value in again.to_content().items() if key not in ("files", "version")}
+    content = Registration.content_of(again)
     first = stored.to_content()
     if all(first.get(key) == value for key, value in content.items()):
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,10 +33,13 @@ _OWNER_MAY_RUN = 0o100
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of a model: its place in the tree, and what writes its blob."""
+    """One file of a model: its place in the tree, and what writes its blob.
+
+    ``write`` is told which digests the store has most likely: those it asks for before it sends them.
+    """
 
     path: str
-    write: Writer
+    write: Callable[[Collection[str], Observe], DataRef]
     executable: bool = False
 
 
@@ -91,7 +94,8 @@ def files_of_refs(store: Store, refs: Mapping[str, Any]) -> tuple[SourceFile, ..
         if not isinstance(ref, (DataRef, str)):
             raise InvalidInputError(f"The file {path!r} is {ref!r:.80}, not a ref; store it first.")
     return tuple(
-        SourceFile(path, writer_of(store, resolve_ref(store, ref), path)) for path, ref in refs.items()
+        SourceFile(path, partial(_look, writer_of(store, resolve_ref(store, ref), path)))
+        for path, ref in refs.items()
     )
 
 
@@ -105,9 +109,8 @@ def path_of_ref(ref: DataRef) -> str:
 def bytes_file(store: Store, path: str, read: Any, *, executable: bool = False) -> SourceFile:
     """Take a file whose bytes ``read()`` fetches."""
 
-    def write(observe: Observe) -> DataRef:
-        body = read()
-        return write_opened(store, BytesSource(body), io.BytesIO(body), path, observe)
+    def write(likely: Collection[str], observe: Observe) -> DataRef:
+        return _write_body(store, read(), path, likely, observe)
 
     return SourceFile(path, write, executable)
 
@@ -138,17 +141,24 @@ def _scanned(tree: LocalTree) -> list[Entry]:
     return files
 
 
-def _write(store: Store, tree: LocalTree, entry: Entry, two: Semaphore, observe: Observe) -> DataRef:
+def _look(there: Writer, likely: Collection[str], observe: Observe) -> DataRef:
+    return there(observe)
+
+
+def _write(
+    store: Store, tree: LocalTree, entry: Entry, two: Semaphore, likely: Collection[str], observe: Observe
+) -> DataRef:
     if entry.size <= SMALL:
-        return _write_whole(store, tree, entry, observe)
+        return _write_body(store, tree.read(entry), entry.path, likely, observe)
     with two:
         if entry.size <= SINGLE_PUT_LIMIT:
-            return _write_whole(store, tree, entry, observe)
+            return _write_body(store, tree.read(entry), entry.path, likely, observe)
         with tree.open(entry.path) as file, os_errors(entry.path):
             source = FileSource(file, os.fsdecode(tree.root / entry.path))
             return write_opened(store, source, file, entry.path, observe)
 
 
-def _write_whole(store: Store, tree: LocalTree, entry: Entry, observe: Observe) -> DataRef:
-    body = tree.read(entry)
-    return write_opened(store, BytesSource(body), io.BytesIO(body), entry.path, observe)
+def _write_body(store: Store, body: bytes, path: str, likely: Collection[str], observe: Observe) -> DataRef:
+    source = BytesSource(body)
+    ask = True if source.digest in likely else None
+    return write_opened(store, source, io.BytesIO(body), path, observe, ask=ask)
