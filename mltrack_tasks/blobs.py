@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from enum import Enum
 from functools import partial
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 from mltrack_tasks import events, layout
 from mltrack_tasks.digest import SINGLE_PUT_LIMIT, MiB, composite_checksum, part_size_for, sha256_hex
@@ -26,6 +28,8 @@ READ_SIZE = 8 * MiB
 WRITE_TRIES = 6
 """Rounds of PUT and HEAD while competing writers and deleters cross. Five pauses take 3 s at most."""
 
+_TURNS: WeakKeyDictionary[Store, Lock] = WeakKeyDictionary()
+_TURNS_LOCK = Lock()
 _MD5 = re.compile(r'"?([0-9a-f]{32}(?:-[1-9][0-9]*)?)"?')
 
 
@@ -229,11 +233,17 @@ def _require_readable(store: Store, stat: Stat, accept_archived: bool) -> None:
 
 def _send(store: Store, key: str, source: Source, *, replacing: str | None = None) -> bool:
     if source.size > SINGLE_PUT_LIMIT:
-        with store.upload(key, source.size, replacing=replacing) as upload:
+        with _turn_of(store), store.upload(key, source.size, replacing=replacing) as upload:
             return _send_parts(store, upload, source)
     if replacing is not None:
         return store.replace(key, source.body(), replacing)
     return store.create(key, source.body())
+
+
+def _turn_of(store: Store) -> Lock:
+    """What is sent in parts goes one by one, with all workers at its parts: else memory is their square."""
+    with _TURNS_LOCK:
+        return _TURNS.setdefault(store, Lock())
 
 
 def _send_parts(store: Store, upload: Upload, source: Source) -> bool:

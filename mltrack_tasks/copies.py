@@ -42,6 +42,26 @@ def copy_blob(store: Store, digest: str, format: str, size: int, target: str) ->
     )
 
 
+def is_copy(store: Store, digest: str, format: str, size: int, target: str) -> bool:
+    """Tell whether ``target`` still is the copy of a blob that was proven when it was made: by HEADs alone.
+
+    The store's own account decides: its SHA-256, or the composite that was noted. Where there is none, an
+    equal ETag that looks like MD5 confirms, and another one denies. Where ETags are no MD5 either (KMS), size
+    is all that can be told without reading.
+    """
+    return _Copying(store, layout.blob_key(digest, format), digest, size, target).holds()
+
+
+def noted_composite(store: Store, digest: str, size: int) -> str | None:
+    """The composite checksum that was noted when a blob was sent, if it is one over our parts."""
+    try:
+        noted = read_record(store, layout.blob_parts_key(digest)).content
+    except (NotFoundError, IntegrityError):
+        return None  # not sent in parts by us: another account must do
+    same_parts = noted.get("part_size") == part_size_for(size)
+    return str(noted.get("composite")) if same_parts else None
+
+
 @dataclass(frozen=True)
 class _Copying:
     """One blob and where it goes."""
@@ -74,6 +94,15 @@ class _Copying:
             return verdict, 0
         return (Verdict.PRESENT, 0) if self._has_etag_of_source(found) else self._read(found)
 
+    def holds(self) -> bool:
+        found = self.store.head(self.target, checksum=True)
+        if found is None or found.size != self.size:
+            return False
+        verdict = self._account(found)
+        if verdict is not Verdict.UNKNOWN:
+            return verdict is Verdict.PRESENT
+        return plain_md5(found.etag) is None or self._has_etag_of_source(found)
+
     def require_source(self) -> int:
         """Raise IntegrityError if the blob itself is damaged -> [bytes] read to know."""
         stat = self.store.head(self.key, checksum=True)
@@ -88,18 +117,11 @@ class _Copying:
         return read
 
     def _account(self, stat: Stat) -> Verdict:
-        if stat.composite is not None and stat.composite == self._noted_composite():
+        if stat.composite is not None and stat.composite == noted_composite(
+            self.store, self.digest, self.size
+        ):
             return Verdict.PRESENT
         return _compare(stat.sha256, self.digest)
-
-    def _noted_composite(self) -> str | None:
-        """The composite checksum that was noted when the blob was sent, if it is one over our parts."""
-        try:
-            noted = read_record(self.store, layout.blob_parts_key(self.digest)).content
-        except (NotFoundError, IntegrityError):
-            return None  # not sent in parts by us: another account must do
-        same_parts = noted.get("part_size") == part_size_for(self.size)
-        return str(noted.get("composite")) if same_parts else None
 
     def _has_etag_of_source(self, copied: Stat) -> bool:
         plain = plain_md5(copied.etag)

@@ -8,6 +8,7 @@ from functools import partial
 
 from mltrack_tasks import events, layout
 from mltrack_tasks.blobs import read_blob, write_blob
+from mltrack_tasks.copies import noted_composite
 from mltrack_tasks.deletions import hold
 from mltrack_tasks.digest import part_size_for
 from mltrack_tasks.events import Event, Observe, log_event
@@ -38,9 +39,9 @@ def copy_model(
     """
     found = read_named(store, model_name, version)
     check_places(target_store, found.model, found.version, [file.path for file in found.files])
+    adopt_version(target_store, found.model, found.tree_digest, found.version)
     writers = [partial(_write, store, target_store, file) for file in found.files]
     refs = hold(target_store, writers, partial(_pin_key, found.model), observe=observe)
-    adopt_version(target_store, found.model, found.tree_digest, found.version)
     if found.size_bytes <= MATERIALISED_UP_TO:
         materialise(target_store, found, observe=observe)
     stored = stored_version(target_store, found)
@@ -70,6 +71,9 @@ class _StoredSource(Source):
         step = part_size_for(self.size)
         for start in range(0, self.size, step):
             yield bytes(self._store.get_range(self._key, start, min(step, self.size - start)))
+
+    def composite(self) -> str:
+        return noted_composite(self._store, self.digest, self.size) or super().composite()
 
 
 def _write(store: Store, target: Store, file: ModelFile, observe: Observe) -> DataRef:

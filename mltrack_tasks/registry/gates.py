@@ -22,14 +22,15 @@ from pydantic import (
     model_validator,
 )
 
-from mltrack_tasks import canonical
+from mltrack_tasks import canonical, modelkeys
 from mltrack_tasks.blobs import fault_of
 from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.modelkeys import check_alias
 from mltrack_tasks.models import ModelFile, ModelVersion, own_copy
 from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.registry.blobfile import open_blob
-from mltrack_tasks.registry.reading import read_version
+from mltrack_tasks.registry.reading import read_promoted
 from mltrack_tasks.stores.base import Store
 
 _SHOWN = 5
@@ -51,7 +52,7 @@ class Case:
     store: Store
     version: ModelVersion
     alias: str
-    version_at: Callable[[str], str | None]
+    event_at: Callable[[str], Promotion | None]
 
     @cached_property
     def current(self) -> ModelVersion | None:
@@ -60,8 +61,13 @@ class Case:
 
     def standing(self, alias: str) -> ModelVersion | None:
         """The version that an alias stands for now, or None."""
-        found = self.version_at(alias)
-        return None if found is None else read_version(self.store, self.version.model, found)
+        event = self.event_at(alias)
+        return None if event is None else read_promoted(self.store, event)
+
+    def is_misspelt(self, alias: str) -> bool:
+        """Tell whether an alias is none that anything was ever promoted to, or will be by its name alone."""
+        expected = (*modelkeys.GUARDED_ALIASES, self.alias)
+        return alias not in expected and self.event_at(alias) is None
 
 
 class _Gate(BaseModel):
@@ -96,7 +102,10 @@ class MetricGate(_Gate):
 
 
 class NotWorseGate(_Gate):
-    """A metric is not worse than that of the version an alias stands for, by more than a tolerance."""
+    """A metric is not worse than that of the version an alias stands for, by more than a tolerance.
+
+    While the alias stands for nothing, any value passes; an alias that never was any is refused.
+    """
 
     kind: Literal["not_worse"] = "not_worse"
     metric: str = Field(description="Name of the metric in both records.")
@@ -112,7 +121,7 @@ class NotWorseGate(_Gate):
     def judge(self, case: Case) -> Verdict:
         other = case.current if self.alias == case.alias else case.standing(self.alias)
         if other is None:
-            return Verdict(True, f"{self.alias} stands for no version yet")
+            return self._without_other(case)
         new, old = _number(case.version, self.metric), _number(other, self.metric)
         if new is None:
             return _without(case.version, self.metric)
@@ -121,6 +130,11 @@ class NotWorseGate(_Gate):
         worse = old - new if self.higher_is_better else new - old
         detail = f"{self.metric} is {new:g}, and {old:g} in {other.version} ({self.alias})"
         return Verdict(worse <= self.tolerance, f"{detail}; tolerance {self.tolerance:g}")
+
+    def _without_other(self, case: Case) -> Verdict:
+        if case.is_misspelt(self.alias):
+            return Verdict(False, f"there is no alias {self.alias}; promote a version to it first")
+        return Verdict(True, f"{self.alias} stands for no version yet")
 
 
 class TagsGate(_Gate):

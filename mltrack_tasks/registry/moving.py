@@ -84,7 +84,8 @@ def append_event(
 ) -> Promotion:
     """Append what ``decide`` makes of the promotion in force, again and again until nobody was faster.
 
-    ``before`` runs once, when it is decided for the first time. None of ``decide`` leaves what is in force.
+    ``before`` runs once, when it is decided for the first time; as it may take long, it is decided anew
+    afterwards. None of ``decide`` leaves what is in force.
     """
     for _ in range(TRIES):
         current = current_promotion(request.store, request.model, request.alias)
@@ -95,6 +96,7 @@ def append_event(
         if before is not None:
             before()
             before = None
+            continue
         done = append(request.store, event)
         if done is not None:
             _tell(request, done)

@@ -42,8 +42,8 @@ def promote_model(
     ``version`` is a version id, another alias or ``latest``. First the gates are asked, those of the alias's
     policy and ``gates``; then the version's files are copied by the server into its folder in the registry,
     each proven; then one event is appended. So an alias never stands for a folder that is not complete, and
-    a promotion that is stopped half-way leaves the earlier one in force. When another promotion comes
-    first, the gates are asked again against it.
+    a promotion that is stopped half-way leaves the earlier one in force. When another promotion or policy
+    comes first, the gates are asked again.
 
     Promoting what the alias stands for already appends nothing (``created=False``), nor does a call with a
     ``request_id`` that was carried out in the last 7 days. Raises GateError if a gate refuses
@@ -58,28 +58,51 @@ def promote_model(
     chosen = read_named(store, model_name, version)
     require_in_use(store, chosen)
     _check_approval(approval, chosen)
-    asked = [*policy_of(store, model_name, alias), *checked]
+    asking = _Asking(request, chosen, checked)
 
     def decide(current: Promotion | None) -> Promotion | None:
         if current is not None and current.version == chosen.version:
             return None
-        reports = _asked(request, chosen, asked, current)
+        reports = asking.reports(current)
         return event_of(request, current, chosen, gates=tuple(reports), approval=approval)
 
     done = append_event(request, decide, before=lambda: publish_version(request, chosen))
     return unless_deprecated(request, done)
 
 
-def _asked(
-    request: Request, chosen: ModelVersion, gates: Sequence[Any], current: Promotion | None
-) -> list[dict[str, Any]]:
-    """Ask the gates -> their reports; GateError if one refuses."""
+class _Asking:
+    """Asks the gates of one promotion; again only when something that they looked at is another by then."""
 
-    def version_at(alias: str) -> str | None:
-        event = current if alias == request.alias else current_promotion(request.store, request.model, alias)
-        return None if event is None else event.version
+    def __init__(self, request: Request, chosen: ModelVersion, own: Sequence[Any]) -> None:
+        self._request, self._chosen, self._own = request, chosen, own
+        self._policy: list[Any] = []
+        self._seen: dict[str, Promotion | None] = {}
+        self._reports: list[dict[str, Any]] | None = None
 
-    reports = run_gates(gates, Case(request.store, chosen, request.alias, version_at))
+    def reports(self, current: Promotion | None) -> list[dict[str, Any]]:
+        """Ask the gates of the policy and the caller's -> their reports; GateError if one refuses."""
+        policy = policy_of(self._request.store, self._request.model, self._request.alias)
+        if self._reports is None or policy != self._policy or not self._as_seen(current):
+            self._policy, self._seen = policy, {self._request.alias: current}
+            case = Case(self._request.store, self._chosen, self._request.alias, self._event_at)
+            self._reports = _passed(self._chosen, self._request, run_gates([*policy, *self._own], case))
+        return self._reports
+
+    def _as_seen(self, current: Promotion | None) -> bool:
+        now = {alias: self._look(alias) for alias in self._seen if alias != self._request.alias}
+        return self._seen == {**now, self._request.alias: current}
+
+    def _event_at(self, alias: str) -> Promotion | None:
+        if alias not in self._seen:
+            self._seen[alias] = self._look(alias)
+        return self._seen[alias]
+
+    def _look(self, alias: str) -> Promotion | None:
+        return current_promotion(self._request.store, self._request.model, alias)
+
+
+def _passed(chosen: ModelVersion, request: Request, reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the reports if no gate refuses, else raise GateError."""
     refused = [report for report in reports if not report["passed"]]
     if refused:
         said = "; ".join(

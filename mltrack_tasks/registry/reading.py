@@ -12,6 +12,7 @@ from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError,
 from mltrack_tasks.fields import Fields
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.parallel import map_ordered, run_all
+from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.recordstore import read_record
 from mltrack_tasks.registrations import Registration, described_by
 from mltrack_tasks.registry.aliases import alias_names, current_promotion
@@ -47,12 +48,23 @@ def read_named(store: Store, model: str, version_or_alias: str) -> ModelVersion:
     if version_or_alias == modelkeys.LATEST:
         return _latest(store, model)
     event = current_promotion(store, model, modelkeys.check_alias(version_or_alias))
-    if event is None or event.version is None:
+    found = None if event is None else read_promoted(store, event)
+    if found is None:
         raise _no_alias(store, model, version_or_alias)
-    found = read_version(store, model, event.version)
+    return found
+
+
+def read_promoted(store: Store, event: Promotion) -> ModelVersion | None:
+    """Read the version that a promotion names, or None if it took the alias away.
+
+    Raises IntegrityError if that version is another tree than the one that was promoted.
+    """
+    if event.version is None:
+        return None
+    found = read_version(store, event.model, event.version)
     if found.tree_digest != event.tree_digest:
         raise IntegrityError(
-            f"The alias {version_or_alias!r} of {model!r} in {store.location} was given to the tree "
+            f"The alias {event.alias!r} of {event.model!r} in {store.location} was given to the tree "
             f"{event.tree_digest}, and {event.version} is another. One of the two records was forged."
         )
     return found

@@ -16,7 +16,7 @@ from mltrack_tasks.registry.moving import (
     request_of,
     require_number,
 )
-from mltrack_tasks.registry.reading import deprecation_of, read_version, require_in_use
+from mltrack_tasks.registry.reading import deprecation_of, read_promoted, require_in_use
 from mltrack_tasks.stores.base import Store
 
 
@@ -47,9 +47,10 @@ def rollback_model(
     def decide(current: Promotion | None) -> Promotion | None:
         require_number(request, current, if_current)
         target = _earlier(request, to)
-        if current is not None and current.version == target:
+        if current is not None and current.version == target.version:
             return None
-        chosen = read_version(store, model_name, target)
+        chosen = read_promoted(store, target)
+        assert chosen is not None, "earlier versions are versions"
         require_in_use(store, chosen)
         publish_version(request, chosen)
         return event_of(request, current, chosen)
@@ -124,17 +125,18 @@ def unless_deprecated(request: Request, done: Promotion) -> Promotion:
     )
 
 
-def _earlier(request: Request, to: str | None) -> str:
-    """Which version a rollback leads to."""
+def _earlier(request: Request, to: str | None) -> Promotion:
+    """Which promotion a rollback leads back to: the newest of the version that it names."""
     history = promotions_of(request.store, request.model, request.alias)
     what = f"The alias {request.alias!r} of {request.model!r}"
     if not history:
         raise NotFoundError(f"{what} does not exist.", details={"model": request.model})
+    newest = {event.version: event for event in history}
     if to is not None:
-        if all(event.version != to for event in history):
+        if to not in newest:
             raise InvalidInputError(f"{what} never stood for {to}; promote it instead (promote_model).")
-        return to
+        return newest[to]
     target = next(iter(earlier_versions(history)), None)
     if target is None:
         raise NotFoundError(f"{what} stood for no version before this one; remove_alias takes it away.")
-    return target
+    return newest[target]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mltrack_tasks import modelkeys, registry
+from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import ConflictError, InvalidInputError, NotFoundError, TransientError
+from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
@@ -129,12 +132,15 @@ class RegistryMachine(RuleBasedStateMachine):
             return
         broken = FaultyStore(self.store, step, how)
         self.requests += 1
-        for store in (broken, self.store):
-            try:
-                made = registry.register_model(store, None, "m", self.tree(content))
-                registry.promote_model(store, "m", made.version, alias, request_id=f"{self.requests}")
-            except TransientError:
-                continue
+
+        def call(store: Store) -> ModelVersion:
+            made = registry.register_model(store, None, "m", self.tree(content))
+            registry.promote_model(store, "m", made.version, alias, request_id=f"{self.requests}")
+            return made
+
+        with suppress(TransientError):
+            call(broken)
+        made = call(self.store)
         self.versions.setdefault(content, made.version)
         if self.now(alias) != made.version:
             self.moved(alias, made.version)
@@ -150,8 +156,11 @@ class RegistryMachine(RuleBasedStateMachine):
                 now = registry.resolve_model(self.store, "m", alias)
                 assert now.version == moves[-1]
                 place = modelkeys.promoted_folder("m", now.version)
-                sizes = {stat.key.removeprefix(place): stat.size for stat in self.store.list(place)}
-                assert sizes == {file.path: file.size_bytes for file in now.files}
+                found = {
+                    stat.key.removeprefix(place): sha256_hex(self.store.get(stat.key))
+                    for stat in self.store.list(place)
+                }
+                assert found == {file.path: file.digest for file in now.files}
 
     @invariant()
     def versions_are_listed(self) -> None:

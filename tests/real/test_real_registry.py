@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mltrack_tasks import modelkeys
+from mltrack_tasks import layout, modelkeys
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import NotFoundError
 from mltrack_tasks.models import ModelVersion
@@ -194,6 +194,9 @@ def test_a_model_goes_to_another_store(
     assert (first.version, first.tree_digest) == (made.version, made.tree_digest)
     assert (first.created, again.created) == (True, False)
     assert not counting.calls["upload"]
+    assert not [
+        key for verb, key in counting.log if verb in ("create", "replace") and layout.parse_blob_key(key)
+    ]
     version, folder = download_model(target, MODEL, made.version, tmp_path / "there")
     assert {f.path for f in version.files} == {p.name for p in folder.iterdir()}
 
