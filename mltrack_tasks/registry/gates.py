@@ -7,7 +7,7 @@ user's own (a Prefect task too). None of them runs anything out of a model.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Annotated, Any, Literal
@@ -16,17 +16,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    TypeAdapter,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from mltrack_tasks import canonical, modelkeys
 from mltrack_tasks.blobs import fault_of
-from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.modelkeys import check_alias
-from mltrack_tasks.models import ModelFile, ModelVersion, own_copy
+from mltrack_tasks.models import ModelFile, ModelVersion
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.registry.blobfile import open_blob
@@ -70,7 +67,9 @@ class Case:
         return alias not in expected and self.event_at(alias) is None
 
 
-class _Gate(BaseModel):
+class BaseGate(BaseModel):
+    """What all gates share: a frozen value, without fields that nobody knows."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def judge(self, case: Case) -> Verdict:
@@ -78,7 +77,7 @@ class _Gate(BaseModel):
         raise NotImplementedError
 
 
-class MetricGate(_Gate):
+class MetricGate(BaseGate):
     """A metric of the version lies within bounds, both included."""
 
     kind: Literal["metric"] = "metric"
@@ -101,7 +100,7 @@ class MetricGate(_Gate):
         return Verdict(low <= value <= high, f"{self.metric} is {value:g}; allowed is {low:g} to {high:g}")
 
 
-class NotWorseGate(_Gate):
+class NotWorseGate(BaseGate):
     """A metric is not worse than that of the version an alias stands for, by more than a tolerance.
 
     While the alias stands for nothing, any value passes; an alias that never was any is refused.
@@ -137,7 +136,7 @@ class NotWorseGate(_Gate):
         return Verdict(True, f"{self.alias} stands for no version yet")
 
 
-class TagsGate(_Gate):
+class TagsGate(BaseGate):
     """The version has certain tags."""
 
     kind: Literal["tags"] = "tags"
@@ -164,7 +163,7 @@ class TagsGate(_Gate):
         return Verdict(not missing, f"lacks the tags {', '.join(missing)}" if missing else "has all tags")
 
 
-class SignatureGate(_Gate):
+class SignatureGate(BaseGate):
     """The version says what goes into it and what comes out: an MLflow signature."""
 
     kind: Literal["signature"] = "signature"
@@ -174,7 +173,7 @@ class SignatureGate(_Gate):
         return Verdict(found, "has a signature" if found else "has no signature in an MLmodel file")
 
 
-class FilesGate(_Gate):
+class FilesGate(BaseGate):
     """Every file is stored whole: by the checksum that the server keeps, or read and hashed."""
 
     kind: Literal["files"] = "files"
@@ -186,7 +185,7 @@ class FilesGate(_Gate):
         return Verdict(not found, _some(found) or f"{len(files)} files verified")
 
 
-class PickleGate(_Gate):
+class PickleGate(BaseGate):
     """No file holds pickled Python, which runs code when it is loaded. Nothing is executed to find out."""
 
     kind: Literal["pickle"] = "pickle"
@@ -220,71 +219,6 @@ class PickleGate(_Gate):
 Gate = Annotated[
     MetricGate | NotWorseGate | TagsGate | SignatureGate | FilesGate | PickleGate, Field(discriminator="kind")
 ]
-Own = Callable[[ModelVersion, ModelVersion | None], Any]
-"""A user's gate: takes the version and the one in force (or None) -> True, False, or why not, as text."""
-
-_ADAPTER: TypeAdapter[Any] = TypeAdapter(Gate)
-
-
-def check_gates(gates: Iterable[Any]) -> list[Any]:
-    """Admit gates: as values, as mappings with their ``kind``, or as functions.
-
-    Raises InvalidInputError for anything else.
-    """
-    if isinstance(gates, (str, Mapping, BaseModel)) or not isinstance(gates, Iterable):
-        raise InvalidInputError(f"gates is {type(gates).__name__}, not a list of gates.")
-    return [_checked(gate) for gate in gates]
-
-
-def written(gates: Sequence[Any]) -> list[dict[str, Any]]:
-    """Write gates as JSON; InvalidInputError for functions, which cannot be kept."""
-    for gate in gates:
-        if not isinstance(gate, _Gate):
-            raise InvalidInputError(
-                f"{_name_of(gate)!r} is a function; a policy keeps gates that can be written down. "
-                "Give it to promote_model each time."
-            )
-    return [gate.model_dump(mode="json") for gate in gates]
-
-
-def run_gates(gates: Sequence[Any], case: Case) -> list[dict[str, Any]]:
-    """Ask every gate -> a report of each, also when one refuses."""
-    return [_report(gate, case) for gate in gates]
-
-
-def _checked(gate: Any) -> Any:
-    if isinstance(gate, _Gate) or (callable(gate) and not isinstance(gate, type)):
-        return gate
-    if not isinstance(gate, Mapping):
-        raise InvalidInputError(f"{gate!r:.80} is no gate: give one, its mapping, or a function.")
-    try:
-        return _ADAPTER.validate_python(dict(gate))
-    except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise InvalidInputError(f"The gate {dict(gate)!r:.80} cannot be used: {said}.") from error
-
-
-def _report(gate: Any, case: Case) -> dict[str, Any]:
-    if isinstance(gate, _Gate):
-        verdict, said = gate.judge(case), gate.model_dump(mode="json")
-    else:
-        verdict, said = _ask(gate, case), {"kind": "function", "name": _name_of(gate)}
-    return {"gate": said, "passed": verdict.passed, "detail": verdict.detail}
-
-
-def _ask(gate: Own, case: Case) -> Verdict:
-    answer = gate(own_copy(case.version), None if case.current is None else own_copy(case.current))
-    if isinstance(answer, str):
-        return Verdict(False, answer)
-    if isinstance(answer, bool):
-        return Verdict(answer, "passed" if answer else "refused")
-    raise InvalidInputError(
-        f"The gate {_name_of(gate)!r} gave {answer!r:.80}; a gate gives True, False, or why not, as text."
-    )
-
-
-def _name_of(gate: Any) -> str:
-    return str(getattr(gate, "name", None) or getattr(gate, "__name__", None) or type(gate).__name__)
 
 
 def _number(version: ModelVersion, metric: str) -> float | None:

@@ -10,7 +10,7 @@ from mltrack_tasks.fields import Fields
 from mltrack_tasks.modelkeys import GUARDED_ALIASES, policy_folder
 from mltrack_tasks.records import Record
 from mltrack_tasks.recordstore import same_content
-from mltrack_tasks.registry.gates import check_gates, written
+from mltrack_tasks.registry.asking import check_gates, written
 from mltrack_tasks.registry.numbered import create_number, list_numbered, read_number
 from mltrack_tasks.stores.base import Store
 

@@ -10,7 +10,8 @@ from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.registry.aliases import current_promotion
-from mltrack_tasks.registry.gates import Case, check_gates, run_gates
+from mltrack_tasks.registry.asking import check_gates, run_gates
+from mltrack_tasks.registry.gates import Case
 from mltrack_tasks.registry.moving import (
     Request,
     append_event,

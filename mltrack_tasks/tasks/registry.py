@@ -19,7 +19,7 @@ from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.registry import ModelSummary
-from mltrack_tasks.registry.gates import check_gates
+from mltrack_tasks.registry.asking import check_gates
 from mltrack_tasks.resolve import open_store
 from mltrack_tasks.stores import Store
 from mltrack_tasks.tasking import mltrack_task, recorded, report
