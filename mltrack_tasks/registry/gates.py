@@ -27,7 +27,7 @@ from mltrack_tasks.models import ModelFile, ModelVersion
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.registry.blobfile import open_blob
-from mltrack_tasks.registry.reading import read_promoted
+from mltrack_tasks.registry.reading import described, read_promoted
 from mltrack_tasks.stores.base import Store
 
 _SHOWN = 5
@@ -44,7 +44,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Case:
-    """What gates look at: a version, and what aliases of its model stand for now."""
+    """What gates look at: a version as later registrations describe it, and what aliases stand for now."""
 
     store: Store
     version: ModelVersion
@@ -59,7 +59,8 @@ class Case:
     def standing(self, alias: str) -> ModelVersion | None:
         """The version that an alias stands for now, or None."""
         event = self.event_at(alias)
-        return None if event is None else read_promoted(self.store, event)
+        found = None if event is None else read_promoted(self.store, event)
+        return None if found is None else described(self.store, found)
 
     def is_misspelt(self, alias: str) -> bool:
         """Tell whether an alias is none that anything was ever promoted to, or will be by its name alone."""

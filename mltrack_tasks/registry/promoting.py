@@ -21,7 +21,7 @@ from mltrack_tasks.registry.moving import (
     request_of,
 )
 from mltrack_tasks.registry.policies import policy_of
-from mltrack_tasks.registry.reading import read_named, require_in_use
+from mltrack_tasks.registry.reading import described, read_named, require_in_use
 from mltrack_tasks.registry.rolling import unless_deprecated
 from mltrack_tasks.stores.base import Store
 
@@ -85,9 +85,15 @@ class _Asking:
         policy = policy_of(self._request.store, self._request.model, self._request.alias)
         if self._reports is None or policy != self._policy or not self._as_seen(current):
             self._policy, self._seen = policy, {self._request.alias: current}
-            case = Case(self._request.store, self._chosen, self._request.alias, self._event_at)
-            self._reports = _passed(self._chosen, self._request, run_gates([*policy, *self._own], case))
+            self._reports = self._ask([*policy, *self._own])
         return self._reports
+
+    def _ask(self, gates: Sequence[Any]) -> list[dict[str, Any]]:
+        if not gates:
+            return []
+        store = self._request.store
+        case = Case(store, described(store, self._chosen), self._request.alias, self._event_at)
+        return _passed(self._chosen, self._request, run_gates(gates, case))
 
     def _as_seen(self, current: Promotion | None) -> bool:
         now = {alias: self._look(alias) for alias in self._seen if alias != self._request.alias}

@@ -245,3 +245,17 @@ def test_a_bad_gate_is_refused_before_anything_is_read(store: Store) -> None:
     with pytest.raises(InvalidInputError, match="no gate"):
         registry.promote_model(counting, "churn", "latest", gates=["metric"])
     assert counting.requests == 0
+
+
+def test_gates_see_metrics_that_were_measured_after_registration(store: Store, tmp_path: Path) -> None:
+    one, two = (register(store, tmp_path, number) for number in range(2))
+    gate = {"kind": "metric", "metric": "auc", "at_least": 0.8}
+    with pytest.raises(GateError, match="no metric auc"):
+        registry.promote_model(store, "churn", one.version, gates=[gate])
+    for number in range(2):
+        registry.register_model(
+            store, None, "churn", tmp_path / str(number), metrics={"auc": 0.9 - number / 5}
+        )
+    registry.promote_model(store, "churn", one.version, gates=[gate])
+    with pytest.raises(GateError, match="auc is 0.7, and 0.9"):
+        registry.promote_model(store, "churn", two.version, gates=[BETTER])
