@@ -1,4 +1,4 @@
-"""A version beside the one that it replaces, as markdown."""
+"""A version beside the one that it replaces, as markdown, and the reports of gates that refused it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,51 @@ from mltrack_tasks.artifacts import markdown, plain
 from mltrack_tasks.chart import human_bytes
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.promotions import Promotion
+from mltrack_tasks.registry.aliases import current_promotion
+from mltrack_tasks.registry.reading import read_version
+from mltrack_tasks.stores import Store
+from mltrack_tasks.tasking import in_run, run_logger
 
 _SHOWN = 50
 """Lines of a table."""
 
 
-def render_promotion(done: Promotion, version: ModelVersion, before: ModelVersion | None) -> None:
-    """Show a promotion as the artifact ``mltrack-promotion``."""
+def show_promotion(store: Store, done: Promotion) -> None:
+    """Show a promotion as the artifact ``mltrack-promotion``, and say so if it is no longer in force.
+
+    The alias has moved by then: whatever cannot be read or shown leaves a warning, and the work whole.
+    """
+    if not in_run():
+        return
+    try:
+        _show(store, done)
+    except Exception as failed:  # a damaged record of the version before, Prefect's API, whatever it is
+        run_logger().warning(
+            "Promotion %d of %r to %r holds, but cannot be shown: %s: %s",
+            *(done.number, done.model, done.alias, type(failed).__name__, failed),
+        )
+
+
+def _show(store: Store, done: Promotion) -> None:
+    if not done.created:
+        _say_if_superseded(store, done)
+    if done.version is None:
+        return
+    version, before = read_version(store, done.model, done.version), None
+    if done.previous is not None:
+        before = read_version(store, done.model, done.previous)
     what = f"{plain(done.model)} {done.version} as {plain(done.alias)}"
     markdown("mltrack-promotion", compared(done, version, before), f"Promotion {done.number} of {what}")
+
+
+def _say_if_superseded(store: Store, done: Promotion) -> None:
+    now = current_promotion(store, done.model, done.alias)
+    if now is not None and now.number != done.number:
+        run_logger().warning(
+            "An earlier try of this call made promotion %d, of %s. %r was moved since, and stands for %s; it "
+            "is left there.",
+            *(done.number, done.version or "nothing", done.alias, now.version or "nothing"),
+        )
 
 
 def compared(done: Promotion, version: ModelVersion, before: ModelVersion | None) -> str:

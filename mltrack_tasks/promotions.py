@@ -15,6 +15,8 @@ from mltrack_tasks.modelkeys import check_alias, is_version
 from mltrack_tasks.records import Record
 
 ACTIONS = ("promote", "rollback", "remove")
+TAKEN_BACK = "taken-back:"
+"""How the request id begins of an event that takes a promotion back; the number of that follows."""
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,14 @@ def run_logger() -> Any:
 
 
 def report(event: Event) -> None:
-    """Log an event, and emit the ones that automations may wait for."""
+    """Log an event, and emit the ones that automations may wait for.
+
+    What it tells of has been done: an event that cannot be emitted leaves a warning, and the work whole.
+    """
     run_logger().log(events.level_of(event), "%s", event)
-    if event.name in _EMITTED and in_run():
+    if event.name not in _EMITTED or not in_run():
+        return
+    try:
         emit_event(
             event=event.name,
             resource={
@@ -75,6 +80,8 @@ def report(event: Event) -> None:
             },
             payload=dict(event.details),
         )
+    except Exception as failed:  # of pydantic, of Prefect's own, or of whatever carries events
+        run_logger().warning("The event %s could not be emitted: %r.", event.name, failed)
 
 
 def in_run() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mltrack_tasks.errors import ConflictError, InvalidInputError, NotFoundError
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.modelkeys import check_version
-from mltrack_tasks.promotions import Promotion, earlier_versions
+from mltrack_tasks.promotions import TAKEN_BACK, Promotion, earlier_versions
 from mltrack_tasks.registry.aliases import promotions_of
 from mltrack_tasks.registry.moving import (
     Request,
@@ -102,6 +102,7 @@ def undo_promotion(
             promotion.alias,
             reason=reason,
             if_current=promotion.number,
+            request_id=f"{TAKEN_BACK}{promotion.number}",
             observe=observe,
             **before,
         )

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from prefect.context import TaskRunContext
-
-from mltrack_tasks import registry
+from mltrack_tasks import calls, registry
 from mltrack_tasks.blocks import MLTrackStore
-from mltrack_tasks.errors import NotFoundError
 from mltrack_tasks.modelkeys import check_alias
 from mltrack_tasks.models import ModelVersion
-from mltrack_tasks.promoted import render_promotion
+from mltrack_tasks.promoted import show_promotion
 from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.registry import ModelSummary
 from mltrack_tasks.registry.asking import check_gates
 from mltrack_tasks.resolve import open_store
-from mltrack_tasks.stores import Store
 from mltrack_tasks.tasking import mltrack_task, recorded, report
-from mltrack_tasks.transactions import note_promotion
+from mltrack_tasks.transactions import moving
 
 
 @mltrack_task
@@ -79,25 +75,17 @@ def promote_model(
 ) -> Promotion:
     """Move an alias to a version whose gates pass, with its files in place -> the promotion.
 
-    A retry of the task appends nothing twice. Raises GateError if a gate refuses; the alias is as it
-    was then. In a flow, both versions are shown side by side as an artifact.
+    A retry of the task or its flow appends nothing twice; other calls, and equal ones in a flow, are others
+    (docs/registry.md). Raises GateError if a gate refuses; the alias is as it was then. In a flow, both
+    versions are shown side by side as an artifact.
     """
-    opened, request_id = open_store(store), request_id or _request_id()
-    with recorded():
-        done = registry.promote_model(
-            opened,
-            model_name,
-            version,
-            alias,
-            gates=gates,
-            reason=reason,
-            approval=approval,
-            request_id=request_id,
-            observe=report,
-        )
-    note_promotion(opened, done, request_id)
-    _show(opened, done)
-    return done
+    return _move(
+        registry.promote_model,
+        *(store, model_name, alias, request_id, {"version": version}),
+        gates=gates,
+        reason=reason,
+        approval=approval,
+    )
 
 
 @mltrack_task
@@ -113,23 +101,12 @@ def rollback_model(
 ) -> Promotion:
     """Move an alias back to the version before, or to one that it stood for -> the new promotion.
 
-    Raises NotFoundError if it stood for none before.
+    Retries go back once, as those of ``promote_model``; two calls in a flow go back twice. Raises
+    NotFoundError if it stood for none before, ConflictError if the promotion of the number ``if_current``
+    is not in force.
     """
-    opened, request_id = open_store(store), request_id or _request_id()
-    with recorded():
-        done = registry.rollback_model(
-            opened,
-            model_name,
-            alias,
-            to=to,
-            reason=reason,
-            if_current=if_current,
-            request_id=request_id,
-            observe=report,
-        )
-    note_promotion(opened, done, request_id)
-    _show(opened, done)
-    return done
+    asked = {"to": to, "if_current": if_current}
+    return _move(registry.rollback_model, store, model_name, alias, request_id, asked, reason=reason)
 
 
 @mltrack_task
@@ -146,19 +123,8 @@ def remove_alias(
 
     Raises NotFoundError if it is not in use.
     """
-    opened, request_id = open_store(store), request_id or _request_id()
-    with recorded():
-        done = registry.remove_alias(
-            opened,
-            model_name,
-            alias,
-            reason=reason,
-            if_current=if_current,
-            request_id=request_id,
-            observe=report,
-        )
-    note_promotion(opened, done, request_id)
-    return done
+    asked = {"if_current": if_current}
+    return _move(registry.remove_alias, store, model_name, alias, request_id, asked, reason=reason)
 
 
 @mltrack_task
@@ -263,18 +229,28 @@ def check_promotion(alias: str, gates: Sequence[Any]) -> None:
     check_gates(gates)
 
 
-def _request_id() -> str | None:
-    """What tells a retry of this task run from another call."""
-    run = TaskRunContext.get()
-    return None if run is None else f"task-run:{run.task_run.id}"
-
-
-def _show(store: Store, done: Promotion) -> None:
-    if done.version is None:
-        return
-    version = registry.resolve_model(store, done.model, done.version)
-    try:
-        before = registry.resolve_model(store, done.model, done.previous) if done.previous else None
-    except NotFoundError:
-        before = None
-    render_promotion(done, version, before)
+def _move(
+    operation: Callable[..., Promotion],
+    where: MLTrackStore | str | None,
+    model_name: str,
+    alias: str,
+    request_id: str | None,
+    asked: Mapping[str, Any],
+    **options: Any,
+) -> Promotion:
+    """Move an alias by an operation of the registry; ``asked`` tells this call from another one."""
+    store = open_store(where)
+    if not request_id:
+        request_id = calls.request_id(store, operation.__name__, model_name, alias, *asked.values())
+    with recorded(), moving(store, model_name, alias, request_id):
+        done = operation(
+            store,
+            model_name=model_name,
+            alias=alias,
+            request_id=request_id,
+            observe=report,
+            **asked,
+            **options,
+        )
+    show_promotion(store, done)
+    return done

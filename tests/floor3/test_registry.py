@@ -237,7 +237,8 @@ def test_a_promotion_is_taken_back_only_while_it_is_in_force(store: Store, tmp_p
     undone = registry.undo_promotion(store, second, reason="x")
     assert undone is not None
     assert undone.version == a
-    assert registry.undo_promotion(store, second, reason="x") is None
+    assert registry.undo_promotion(store, second, reason="x") == undone
+    assert len(registry.model_history(store, "churn")) == 3
 
 
 def test_a_repeated_request_appends_nothing(store: Store, tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import httpx
 import pytest
+from prefect import flow
 from prefect.exceptions import ParameterTypeError
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows import promote_model as promote_flow
 from mltrack_tasks import (
@@ -17,12 +20,14 @@ from mltrack_tasks import (
     registry,
     remove_alias,
     rollback_model,
+    tasking,
     transactions,
 )
 from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.registry import undo_promotion
 from mltrack_tasks.resolve import open_store
 from mltrack_tasks.stores import Store
+from tests.servers.faultproxy import Answer, Fault, FaultProxy
 
 
 class StoppedError(Exception):
@@ -148,3 +153,59 @@ def test_what_cannot_be_taken_back_hides_neither_the_error_nor_the_other_aliases
         lambda: promote_model.fn("m", versions[1], "champion", store=where),
     )
     assert standing(where) == versions[0]
+
+
+def damaged(where: str, version: str) -> None:
+    [record] = Path(where).rglob(f"models/development/m/{version}.json")
+    record.chmod(0o644)
+    record.write_text("{")
+
+
+def refused_event(**event: Any) -> NoReturn:
+    raise ValueError("no such label")
+
+
+def test_what_cannot_be_shown_or_told_leaves_the_promotion_whole(
+    where: str, versions: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The alias has moved by then: a failed task run would say that it has not."""
+
+    @flow
+    def release(version: str) -> Promotion:
+        return promote_model("m", version, store=where)
+
+    @flow
+    def remove() -> Promotion:
+        return remove_alias("m", "production", store=where)
+
+    @flow
+    def back() -> Promotion:
+        return rollback_model("m", store=where)
+
+    assert release(versions[0]).number == 1
+    damaged(where, versions[0])
+    assert release(versions[1]).number == 2
+    assert "Promotion 2 of 'm' to 'production' holds, but cannot be shown: IntegrityError" in caplog.text
+    monkeypatch.setattr(tasking, "emit_event", refused_event)
+    assert [release(versions[2]).number, remove().number, back().number] == [3, 4, 5]
+    for name in ("promoted", "alias_removed", "rolled_back"):
+        assert (
+            f"The event mltrack.model.{name} could not be emitted: ValueError('no such label')" in caplog.text
+        )
+    assert standing(where) == versions[2]
+
+
+def test_an_api_that_takes_no_artifact_leaves_the_promotion_whole(
+    where: str, versions: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    @flow
+    def release() -> Promotion:
+        return promote_model("m", versions[0], store=where)
+
+    url = httpx.URL(PREFECT_API_URL.value())
+    with FaultProxy(str(url.copy_with(path="/"))) as proxy:
+        proxy.script(Fault("answer", match=r"/artifacts/\?$", answer=Answer(403, "No")))
+        changed = {PREFECT_API_URL: f"{proxy.url}{url.path}", PREFECT_CLIENT_MAX_RETRIES: 0}
+        with temporary_settings(changed):
+            assert release().number == 1
+    assert "The artifact 'mltrack-promotion' could not be shown" in caplog.text
