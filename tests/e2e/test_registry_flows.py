@@ -91,7 +91,8 @@ def site(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "MLTRACK_STORE": f"s3://{settings.bucket}/{settings.prefix}",
     }
     page = (ROOT / "docs" / "registry.md").read_text(encoding="utf-8")
-    for kind, part, name in (("yaml", "name: serving", "prefect.yaml"), ("python", "serve_model", "serve.py")):
+    parts = (("yaml", "name: serving", "prefect.yaml"), ("python", "serve_model", "serve.py"))
+    for kind, part, name in parts:
         [text] = [each for each in re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) if part in each]
         (folder / name).write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
