@@ -257,5 +257,5 @@ def test_gates_see_metrics_that_were_measured_after_registration(store: Store, t
             store, None, "churn", tmp_path / str(number), metrics={"auc": 0.9 - number / 5}
         )
     registry.promote_model(store, "churn", one.version, gates=[gate])
-    with pytest.raises(GateError, match="auc is 0.7, and 0.9"):
+    with pytest.raises(GateError, match=r"auc is 0\.7, and 0\.9"):
         registry.promote_model(store, "churn", two.version, gates=[BETTER])
