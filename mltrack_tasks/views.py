@@ -17,7 +17,7 @@ from mltrack_tasks.runlog import newest_manifests, read_revisions
 from mltrack_tasks.runs import get_run
 from mltrack_tasks.stores.base import Stat, Store
 
-_MODES = layout.STORAGE_MODES[:-1]
+MODES = layout.STORAGE_MODES[:-1]
 """The storage modes that have a view: all but flat."""
 _BATCH = 100
 """Runs judged, and their entries deleted, at a time: few enough that the judgement is fresh."""
@@ -90,7 +90,7 @@ def _expected(store: Store, observe: Observe) -> _Expected:
     for found in read_revisions(store, newest_manifests(store), observe):
         for manifest in found.manifests:
             try:
-                views = set(_entries(manifest))
+                views = set(entries_of(manifest))
             except IntegrityError as error:
                 events.logger.warning("left out: %s", error)
                 continue
@@ -100,27 +100,27 @@ def _expected(store: Store, observe: Observe) -> _Expected:
     return expected
 
 
-def _entries(manifest: RunManifest) -> Iterator[str]:
-    """Keys of the views that a manifest justifies."""
+def entries_of(manifest: RunManifest) -> Iterator[str]:
+    """Name the keys of the views that a manifest justifies; IntegrityError if it does not say."""
     for mode in manifest.storage_modes:
-        if mode in _MODES:
+        if mode in MODES:
             yield layout.view_key(mode, view_value(manifest, mode), manifest.run_id)
 
 
 def _find(store: Store, expected: Collection[str]) -> _Found:
     found = _Found(set(), {}, 0)
-    for mode in _MODES:
+    for mode in MODES:
         for stat in store.list(f"runs/{mode}/"):
             if stat.key in expected:
                 found.right.add(stat.key)
-            elif (run_id := _run_of_entry(mode, stat)) is None:
+            elif (run_id := run_of_entry(mode, stat)) is None:
                 found.foreign += 1
             else:
                 found.doubtful.setdefault(run_id, []).append(stat.key)
     return found
 
 
-def _run_of_entry(mode: str, stat: Stat) -> str | None:
+def run_of_entry(mode: str, stat: Stat) -> str | None:
     """Which run an entry names, or None for what this library did not write, such as somebody's notes."""
     parts = stat.key.split("/")
     if stat.size != 0 or len(parts) != 4:
@@ -180,12 +180,13 @@ def _delete(store: Store, doomed: Mapping[str, Sequence[str]]) -> int:
 def _justified(store: Store, runs: Iterable[str]) -> Iterator[tuple[str, frozenset[str] | None]]:
     """What each run justifies now: nothing if it does not exist, None if it cannot be read."""
     ids = list(runs)
-    return zip(ids, map_ordered(partial(_judge, store), ids, store.max_workers), strict=True)
+    return zip(ids, map_ordered(partial(entries_of_run, store), ids, store.max_workers), strict=True)
 
 
-def _judge(store: Store, run_id: str) -> frozenset[str] | None:
+def entries_of_run(store: Store, run_id: str) -> frozenset[str] | None:
+    """Name what a run's current manifest justifies: nothing if there is none, None if it cannot be read."""
     try:
-        return frozenset(_entries(get_run(store, run_id)))
+        return frozenset(entries_of(get_run(store, run_id)))
     except NotFoundError:
         return frozenset()
     except (IntegrityError, FormatError) as error:

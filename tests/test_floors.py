@@ -132,7 +132,9 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("registry.deprecating", "registry.listing"),
             *("registry.downloading", "registry.copying", "registry.modeltrust", "registry.loading"),
             "registry.loadmodel",
-            *("trust", "trust.needs", "trust.readers", "trust.roots"),
+            *("trust", "trust.needs", "trust.readers", "trust.roots", "trust.findings", "trust.references"),
+            *("trust.walk", "trust.checks", "trust.structure", "trust.journal", "trust.knownkeys"),
+            *("trust.remainder", "trust.audit", "trust.verify"),
         ),
     ),
     (

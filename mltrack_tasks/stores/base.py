@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -151,6 +152,14 @@ class Store(ABC):
         """Forget a cached copy of ``key``: True if there was one and reading again may differ."""
         return False
 
+    def uncached(self) -> Store:
+        """This store without any read cache: what it reads is what is there."""
+        return self
+
+    def unfinished(self) -> Iterator[Stat]:
+        """Describe writes that were begun and neither finished nor dropped: keys, and when they began."""
+        return iter(())
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.location}>"
 
@@ -202,6 +211,17 @@ class WrapperStore(Store):
 
     def evict(self, key: str) -> bool:
         return self.inner.evict(key)
+
+    def uncached(self) -> Store:
+        inner = self.inner.uncached()
+        if inner is self.inner:
+            return self
+        other = copy(self)
+        other.inner = inner
+        return other
+
+    def unfinished(self) -> Iterator[Stat]:
+        return self.inner.unfinished()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.inner!r}>"

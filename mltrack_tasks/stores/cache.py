@@ -67,6 +67,9 @@ class CachedStore(WrapperStore):
                 found = True
         return self.inner.evict(key) or found
 
+    def uncached(self) -> Store:
+        return self.inner.uncached()
+
     def _through(self, key: str, piece: str, read: Callable[[], bytes | memoryview]) -> bytes | memoryview:
         folder = self._folder_of(key)
         if folder is None:

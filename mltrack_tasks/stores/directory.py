@@ -111,6 +111,9 @@ class DirectoryStore(Store):
             with os_errors(str(path)), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 path.unlink()
 
+    def unfinished(self) -> Iterator[Stat]:
+        return (_stat(key, found) for key, found in _temporaries(self.root / TEMPORARY))
+
     def check(self, key: str) -> None:
         layout.check_key(key)
 
@@ -268,6 +271,14 @@ def _stat_if_there(key: str, entry: os.DirEntry[str]) -> Iterator[Stat]:
         yield _stat(key, entry.stat(follow_symlinks=False))
     except FileNotFoundError:
         return  # deleted between the walk and the look
+
+
+def _temporaries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Files that a writer has not published, or left behind when it died."""
+    for entry, is_folder in _entries(str(folder)):
+        with suppress(FileNotFoundError):
+            if not is_folder and entry.name != "lock":
+                yield f"{TEMPORARY}/{entry.name}", entry.stat(follow_symlinks=False)
 
 
 def _stat(key: str, raw: os.stat_result, sha256: str | None = None) -> Stat:

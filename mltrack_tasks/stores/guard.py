@@ -72,6 +72,10 @@ class GuardedStore(WrapperStore):
         self._before_read()
         return self.inner.level(prefix)
 
+    def unfinished(self) -> Iterator[Stat]:
+        self._before_read()
+        return self.inner.unfinished()
+
     def get_range(self, key: str, start: int, length: int) -> bytes | memoryview:
         self._before_read()
         return self.inner.get_range(key, start, length)

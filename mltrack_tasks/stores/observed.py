@@ -49,6 +49,9 @@ class SteppedStore(WrapperStore):
     def level(self, prefix: str) -> Level:
         return self.step("level", prefix, 0, lambda: self.inner.level(prefix))
 
+    def unfinished(self) -> Iterator[Stat]:
+        return self.step("unfinished", "", 0, self.inner.unfinished)
+
     def copy(self, source: str, target: str, size: int) -> Stat:
         return self.step("copy", target, 0, lambda: self.inner.copy(source, target, size))
 

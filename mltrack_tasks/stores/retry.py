@@ -68,6 +68,9 @@ class RetryingStore(WrapperStore):
     def level(self, prefix: str) -> Level:
         return self._retry(lambda: self.inner.level(prefix))
 
+    def unfinished(self) -> Iterator[Stat]:
+        return iter(self._retry(lambda: list(self.inner.unfinished())))
+
     def copy(self, source: str, target: str, size: int) -> Stat:
         return self._retry(lambda: self.inner.copy(source, target, size))
 

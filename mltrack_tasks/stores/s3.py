@@ -136,6 +136,10 @@ class S3Store(Store):
                 objects, names = folder.level(self.client)
         return sorted(objects, key=lambda stat: stat.key), sorted_folders(self, prefix, names)
 
+    def unfinished(self) -> Iterator[Stat]:
+        with botocore_errors("uploads", self.location):
+            yield from self._folder("").uploads(self.client)
+
     def copy(self, source: str, target: str, size: int) -> Stat:
         require_two_keys(source, target)
         self._check_owner()

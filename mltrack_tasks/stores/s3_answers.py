@@ -49,6 +49,13 @@ class BucketFolder:
             )
         return level
 
+    def uploads(self, client: Any) -> Iterator[Stat]:
+        """List the uploads in parts that were begun and neither completed nor aborted, by boto3."""
+        paginator = client.get_paginator("list_multipart_uploads")
+        for page in paginator.paginate(Bucket=self.bucket, Prefix=self.base):
+            for raw in page.get("Uploads", ()):
+                yield self._stat(raw["Key"], 0, None, raw["Initiated"])
+
     def _pages(self, client: Any, options: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         paginator = client.get_paginator("list_objects_v2")
         yield from paginator.paginate(Bucket=self.bucket, Prefix=self.base, **options)

@@ -25,6 +25,7 @@ ACTIONS = {
     "get": "s3:GetObject",
     "head": "s3:GetObject",
     "list": "s3:ListBucket",
+    "uploads": "s3:ListBucketMultipartUploads",
     "delete": "s3:DeleteObject",
     "copy": "s3:GetObject and s3:PutObject",
 }
