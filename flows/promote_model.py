@@ -13,6 +13,7 @@ from pydantic import Field
 
 from mltrack_tasks import ModelVersion, Promotion, tasks
 from mltrack_tasks.errors import InvalidInputError, NotFoundError
+from mltrack_tasks.registry.gates import Gate
 from mltrack_tasks.tasks.registry import check_promotion
 
 
@@ -29,7 +30,7 @@ def promote_model(
     model_name: str,
     version: str = "latest",
     alias: str = "production",
-    gates: list[dict[str, Any]] | None = None,
+    gates: tuple[Gate, ...] = (),
     reason: str | None = None,
     approval: bool = False,
     approval_timeout_minutes: Annotated[float, Field(gt=0, le=525_600)] = 60,
@@ -41,7 +42,7 @@ def promote_model(
         model_name: Name of the model.
         version: A version id, an alias such as `staging`, or `latest`.
         alias: What will stand for the version.
-        gates: Gates beside those of the alias's policy, each with its `kind`.
+        gates: What the version must pass beside the alias's policy.
         reason: Why; it is kept.
         approval: Wait for a person, who is shown the version, its tree digest and what it replaces. If the
             alias is moved before the answer, the answer is to another question, and nothing is promoted.
@@ -49,9 +50,10 @@ def promote_model(
         store: A block's name, `s3://bucket/prefix`, or a directory.
     """
     # Nobody is to be asked for what could not be carried out.
-    check_promotion(alias, gates or ())
+    check_promotion(alias, gates)
     chosen = tasks.resolve_model(model_name, version, store=store)
-    said, asked = None, [*(gates or ())]
+    said: dict[str, Any] | None = None
+    asked: list[Any] = [*gates]
     if approval:
         if chosen.deprecated is not None:
             raise InvalidInputError(

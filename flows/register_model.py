@@ -11,12 +11,15 @@ from mltrack_tasks import ModelVersion, tasks
 
 @flow(name="mltrack-register-model")
 def register_model(
+    run_id: str | None,
     model_name: str,
-    run_id: str | None = None,
     model_path: str = "model",
     description: str | None = None,
     tags: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
     metrics: dict[str, float] | None = None,
+    params: dict[str, Any] | None = None,
+    training_data: dict[str, str] | None = None,
     materialize: bool | None = None,
     tracking_uri: str | None = None,
     store: str | None = None,
@@ -24,12 +27,15 @@ def register_model(
     """Register the files of a model as a version; the same files again are the same version.
 
     Args:
+        run_id: The run that made it, of this store or of MLflow; none for files of the worker's machine.
         model_name: Name of the model.
-        run_id: The run that made it, of this store or of MLflow.
         model_path: Artifact path or output of the run, or a path of the worker's machine (`./...` or `/...`).
         description: What the version is.
         tags: Tags of the version, beside those of the run.
+        metadata: Whatever else is to be kept with the version.
         metrics: Metrics of the version, beside those of the run.
+        params: Params of the version, beside those of the run.
+        training_data: What it was trained on: names with refs (`sha256:....parquet`).
         materialize: Make real files under their own names; by default up to 1 GiB.
         tracking_uri: Address of MLflow's tracking server or folder.
         store: A block's name, `s3://bucket/prefix`, or a directory.
@@ -40,7 +46,10 @@ def register_model(
         model_path,
         description=description,
         tags=tags,
+        metadata=metadata,
         metrics=metrics,
+        params=params,
+        training_data=training_data,
         materialize=materialize,
         tracking_uri=tracking_uri,
         store=store,

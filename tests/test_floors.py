@@ -142,7 +142,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         frozenset({"prefect", "prefect_aws", "pydantic", "httpx"}),
         (
             *("credentials", "blocks", "resolve", "tasking", "artifacts", "transfers", "capturing"),
-            *("calls", "promoted", "transactions", "tasks.registry"),
+            *("calls", "promotiontext", "promoted", "transactions", "tasks.registry"),
             *("tasks", "tasks.data", "tasks.runs", "tasks.search", "tasks.migration", "tasks.admin"),
         ),
     ),

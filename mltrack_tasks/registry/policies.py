@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mltrack_tasks import events
 from mltrack_tasks.errors import FormatError, InvalidInputError, TransientError
+from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.fields import Fields
 from mltrack_tasks.modelkeys import GUARDED_ALIASES, policy_folder
 from mltrack_tasks.records import Record
@@ -17,7 +19,9 @@ from mltrack_tasks.stores.base import Store
 _TRIES = 100
 
 
-def set_policy(store: Store, model_name: str, alias: str, gates: Sequence[Any]) -> list[Any]:
+def set_policy(
+    store: Store, model_name: str, alias: str, gates: Sequence[Any], *, observe: Observe = log_event
+) -> list[Any]:
     """Say which gates guard an alias of a model from now on -> the gates; an empty list guards nothing.
 
     A new numbered record; earlier ones stay. The same policy again writes nothing. Raises InvalidInputError
@@ -32,6 +36,8 @@ def set_policy(store: Store, model_name: str, alias: str, gates: Sequence[Any]) 
         if number and same_content(read_number(store, folder, _content, number), content):
             return checked
         if create_number(store, folder, number + 1, content, what=what):
+            details = {"model": model_name, "alias": alias, "number": number + 1, "gates": content["gates"]}
+            observe(Event(events.MODEL_POLICY_SET, f"model.{model_name}", details))
             return checked
     raise TransientError(f"The policy of {alias!r} of {model_name!r} is being changed by others. Try again.")
 

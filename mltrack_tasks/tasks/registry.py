@@ -9,9 +9,10 @@ from typing import Any
 
 from mltrack_tasks import calls, registry
 from mltrack_tasks.blocks import MLTrackStore
+from mltrack_tasks.errors import GateError
 from mltrack_tasks.modelkeys import check_alias
 from mltrack_tasks.models import ModelVersion
-from mltrack_tasks.promoted import show_promotion
+from mltrack_tasks.promoted import show_promotion, show_refusal
 from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
@@ -77,7 +78,7 @@ def promote_model(
 
     A retry of the task or its flow appends nothing twice; other calls, and equal ones in a flow, are others
     (docs/registry.md). Raises GateError if a gate refuses; the alias is as it was then. In a flow, both
-    versions are shown side by side as an artifact.
+    versions are shown side by side as an artifact, or what the gates said.
     """
     return _move(
         registry.promote_model,
@@ -174,7 +175,7 @@ def set_policy(
 ) -> list[Any]:
     """Say which gates guard ``staging`` or ``production`` of a model from now on -> the gates."""
     with recorded():
-        return registry.set_policy(open_store(store), model_name, alias, gates)
+        return registry.set_policy(open_store(store), model_name, alias, gates, observe=report)
 
 
 @mltrack_task
@@ -242,15 +243,12 @@ def _move(
     store = open_store(where)
     if not request_id:
         request_id = calls.request_id(store, operation.__name__, model_name, alias, *asked.values())
-    with recorded(), moving(store, model_name, alias, request_id):
-        done = operation(
-            store,
-            model_name=model_name,
-            alias=alias,
-            request_id=request_id,
-            observe=report,
-            **asked,
-            **options,
-        )
+    named = {"model_name": model_name, "alias": alias, "request_id": request_id}
+    try:
+        with recorded(), moving(store, model_name, alias, request_id):
+            done = operation(store, **named, **asked, **options, observe=report)
+    except GateError as refused:
+        show_refusal(refused, alias)
+        raise
     show_promotion(store, done)
     return done

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter
+from prefect.exceptions import ParameterTypeError
 from prefect.input import RunInput
+from prefect.utilities.callables import parameter_schema
 
 from flows.promote_model import promote_model as promote_flow
 from flows.register_model import register_model as register_flow
 from flows.rollback_model import rollback_model as rollback_flow
 from mltrack_tasks import (
     copy_model,
+    deprecate_version,
     download_model,
     list_models,
     load_model,
@@ -25,9 +31,11 @@ from mltrack_tasks import (
     register_model,
     registry,
     resolve_model,
+    rollback_model,
     set_policy,
+    tasking,
 )
-from mltrack_tasks.errors import InvalidInputError, TransientError
+from mltrack_tasks.errors import GateError, InvalidInputError, TransientError
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.resolve import open_store
 
@@ -44,18 +52,18 @@ def model(root: Path, number: int) -> Path:
     return folder
 
 
-def promotion_shown(flow_run_id: str) -> str:
-    """The text of the artifact of one flow run: the client promises no order of several."""
+def shown(flow_run_id: str, key: str = "mltrack-promotion") -> str:
+    """The text of the artifact of one flow run."""
+    chosen = ArtifactFilter(flow_run_id={"any_": [flow_run_id]}, key={"any_": [key]})
     with get_client(sync_client=True) as client:
-        every = [one for one in client.read_artifacts() if one.key == "mltrack-promotion"]
-    (shown,) = [one.data for one in every if str(one.flow_run_id) == flow_run_id]
-    return str(shown)
+        (found,) = client.read_artifacts(artifact_filter=chosen)
+    return str(found.data)
 
 
 def test_the_flows_register_promote_and_roll_back(where: str, tmp_path: Path) -> None:
     made = [
         register_flow(
-            "churn", model_path=str(model(tmp_path, number)), metrics={"auc": 0.8 + number / 10}, store=where
+            None, "churn", str(model(tmp_path, number)), metrics={"auc": 0.8 + number / 10}, store=where
         )
         for number in range(2)
     ]
@@ -64,9 +72,9 @@ def test_the_flows_register_promote_and_roll_back(where: str, tmp_path: Path) ->
     done = promote_flow("churn", gates=[gate], reason="better", store=where)
     assert (done.number, done.version, done.previous) == (2, made[1].version, made[0].version)
     assert done.flow_run_id
-    shown = promotion_shown(done.flow_run_id)
-    assert made[0].version in shown
-    assert "+0.1" in shown
+    text = shown(done.flow_run_id)
+    assert made[0].version in text
+    assert "+0.1" in text
     back = rollback_flow("churn", reason="drift", store=where)
     assert back.version == made[0].version
 
@@ -162,8 +170,73 @@ def test_a_retried_task_appends_nothing_twice(where: str, tmp_path: Path) -> Non
 def test_a_policy_set_by_a_task_holds_in_the_flow(where: str, tmp_path: Path) -> None:
     made = register_model.fn(None, "m", model(tmp_path, 1), store=where)
     set_policy.fn("m", "production", [{"kind": "signature"}], store=where)
-    with pytest.raises(InvalidInputError, match="signature"):
+    with pytest.raises(GateError, match="signature"):
         promote_flow("m", made.version, store=where)
+
+
+def test_what_the_gates_said_is_shown_before_the_run_fails(where: str, tmp_path: Path) -> None:
+    made = register_model.fn(None, "m", model(tmp_path, 1), metrics={"auc": 0.7}, store=where)
+    gates = [{"kind": "metric", "metric": "auc", "at_least": 0.9}, {"kind": "files"}]
+
+    @flow
+    def by_call() -> None:
+        promote_model.fn("m", made.version, gates=gates, store=where)
+
+    for refused in (by_call, partial(promote_flow, "m", made.version, gates=gates, store=where)):
+        state = refused(return_state=True)
+        with pytest.raises(GateError) as caught:
+            state.result()
+        assert [report["passed"] for report in caught.value.details["gates"]] == [False, True]
+        text = shown(str(state.state_details.flow_run_id), "mltrack-promotion-refused")
+        assert "| metric | **no** | auc is 0\\.7\\; allowed is 0\\.9 to inf |" in text
+        assert "1 of 2 gates refused it" in text
+
+
+def test_the_form_of_the_flow_offers_every_gate() -> None:
+    schema = parameter_schema(promote_flow).model_dump()
+    offered = schema["properties"]["gates"]["items"]["discriminator"]["mapping"]
+    assert {*offered} == {"metric", "not_worse", "tags", "signature", "files", "pickle"}
+    for reference in offered.values():
+        gate = schema["definitions"][reference.rpartition("/")[2]]
+        assert gate["description"]
+        assert all(field["description"] for name, field in gate["properties"].items() if name != "kind")
+    with pytest.raises(ParameterTypeError, match="at_leest"):
+        promote_flow("m", gates=[{"kind": "metric", "metric": "auc", "at_leest": 0.9}])
+
+
+@pytest.mark.parametrize(
+    ("of_flow", "of_task"),
+    [(register_flow, register_model), (promote_flow, promote_model), (rollback_flow, rollback_model)],
+)
+def test_a_flow_takes_its_arguments_in_the_order_of_its_task(of_flow: Any, of_task: Any) -> None:
+    ours, theirs = (list(inspect.signature(each.fn).parameters) for each in (of_flow, of_task))
+    assert [name for name in theirs if name in ours] == [name for name in ours if name in theirs]
+    assert ours[-1] == "store"
+
+
+def test_changes_of_a_model_are_events(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    emitted: list[dict[str, Any]] = []
+    monkeypatch.setattr(tasking, "emit_event", lambda **event: emitted.append(event))
+    one, two = (register_model.fn(None, "m", model(tmp_path, n), store=where).version for n in range(2))
+
+    @flow
+    def changes() -> None:
+        set_policy("m", "production", [{"kind": "files"}], store=where)
+        set_policy("m", "production", [{"kind": "files"}], store=where)  # the same again is no change
+        deprecate_version("m", one, reason="old", store=where)
+        copy_model("m", two, str(tmp_path / "other"), store=where)
+
+    changes()
+    told = {event["event"]: event for event in emitted if event["event"] != "mltrack.model.registered"}
+    assert [event["event"] for event in emitted if event["event"] in told] == list(told)
+    assert list(told) == ["mltrack.model.policy_set", "mltrack.model.deprecated", "mltrack.model.copied"]
+    policy = told["mltrack.model.policy_set"]
+    assert policy["payload"] == {
+        **{"model": "m", "alias": "production", "number": 1},
+        "gates": [{"kind": "files"}],
+    }
+    assert policy["resource"]["mltrack.alias"] == "production"
+    assert told["mltrack.model.deprecated"]["payload"]["reason"] == "old"
 
 
 @pytest.mark.parametrize("approve", [True, False])
