@@ -12,7 +12,14 @@ from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.promotions import Promotion, at_time
 from mltrack_tasks.registry.aliases import aliases_of, promotions_of
-from mltrack_tasks.registry.reading import deprecated_versions, model_names, resolve, version_ids
+from mltrack_tasks.registry.reading import (
+    deprecated_versions,
+    model_names,
+    read_promoted,
+    resolve,
+    version_ids,
+    with_standing,
+)
 from mltrack_tasks.stores.base import Store
 
 
@@ -56,12 +63,13 @@ def model_history(store: Store, model_name: str, alias: str = "production") -> l
 def model_at(store: Store, model_name: str, alias: str, time: datetime) -> ModelVersion:
     """Read the version that an alias stood for at a time, by the clocks of those who promoted.
 
-    Raises NotFoundError if it stood for none then.
+    Raises NotFoundError if it stood for none then, IntegrityError if that version is another tree by now.
     """
     event = at_time(model_history(store, model_name, alias), time)
-    if event is None or event.version is None:
+    found = None if event is None else read_promoted(store, event)
+    if found is None:
         raise NotFoundError(f"The alias {alias!r} of {model_name!r} stood for no version at {time}.")
-    return resolve(store, model_name, event.version)
+    return with_standing(store, found)
 
 
 def _summary(store: Store, name: str) -> ModelSummary:

@@ -120,10 +120,12 @@ def test_no_rollback_to_a_version_whose_record_was_swapped(place: Place, tmp_pat
     forged = {**event.to_content(), "tree_digest": "0" * 64}
     key = modelkeys.numbered_key(modelkeys.alias_folder("churn", "production"), 1)
     place.raw.delete(key)
-    forge(place, key, forged)
+    place.raw.put(key, Record(forged, dict(event.provenance)).to_bytes())
     for to in (None, one.version):
         with pytest.raises(IntegrityError, match="given to the tree"):
             registry.rollback_model(place.store, "churn", to=to)
+    with pytest.raises(IntegrityError, match="given to the tree"):
+        registry.model_at(place.store, "churn", "production", event.at)
     assert registry.resolve_model(place.store, "churn").version == two.version
 
 
