@@ -18,7 +18,7 @@ from mltrack_tasks.trust.knownkeys import is_other_record
 from mltrack_tasks.trust.references import References
 from mltrack_tasks.trust.remainder import remainder
 from mltrack_tasks.trust.structure import Doubt, fault_of_record, judge_files, judge_place
-from mltrack_tasks.trust.walk import objects_by_digest, past_folder, pinned_digests, places
+from mltrack_tasks.trust.walk import END, objects_by_digest, past_folder, pins_by_digest, places
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Audit:
 
     def run(self) -> None:
         """Look at all that is left."""
-        if self._journal.section in ("", DATA):
+        if self._journal.section in ("", DATA) and self._journal.after != END:
             self._work(DATA, self._data(self._journal.after))
         after = self._journal.after if self._journal.section == MODELS else ""
         self._work(MODELS, self._models(after))
@@ -90,21 +90,16 @@ class Audit:
         """Every digest that is claimed, there or pinned."""
         behind = past_folder(layout.blob_folder(after)) if after else ""
         pins_behind = past_folder(layout.pin_folder(after)) if after else ""
+        pins = self._store.list(layout.PINS, after=pins_behind)
         merged = places(
             self._references.claims(after),
-            objects_by_digest(self._store.list(layout.BLOBS, after=behind), self._aside.append),
-            pinned_digests(
-                self._store.list(layout.PINS, after=pins_behind),
-                self._references.pins(after),
-                self._is_old,
-                self._aside.append,
-            ),
+            objects_by_digest(self._store.list(layout.BLOBS, after=behind)),
+            pins_by_digest(pins, self._references.pins(after), self._is_old),
         )
         for place in merged:
             sizes = [stat.size for stat in place.blobs.values()]
             judged = judge_place(place, self._references, self._is_old)
             yield self._item(place.digest, sizes, judged)
-        yield self._item("f" * 64, [], [])
 
     def _models(self, after: str) -> Iterator[Item]:
         """The folders of models, and the records there that need no blob."""

@@ -43,6 +43,7 @@ class Doubt(NamedTuple):
 
 def judge_place(place: Place, references: References, old: Old) -> Iterator[Finding | Doubt | Target]:
     """Compare what records say of a digest with what is there -> findings, and what there is to check."""
+    yield from place.found
     claimed = {claim.format for claim in place.claims if claim.format is not None}
     for format in sorted(claimed):
         claims = [claim for claim in place.claims if claim.format == format]

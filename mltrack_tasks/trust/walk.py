@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from mltrack_tasks import layout
 from mltrack_tasks.digest import is_digest
@@ -16,12 +16,17 @@ from mltrack_tasks.stores.base import Stat
 from mltrack_tasks.trust.findings import DANGLING_PIN, FOREIGN, MISSING_PIN, Finding
 from mltrack_tasks.trust.references import Claim, PinOf
 
+Report = Callable[[Finding], None]
+
 SIDES = ("metadata.json", "multipart.json")
 """What lies beside a blob and describes it."""
 
-_CLAIMS, _OBJECT, _PIN = range(3)
+END = "g"
+"""Comes after every digest: what is listed behind the last of them belongs to it."""
 
-Report = Callable[[Finding], None]
+_FOREIGN = ""
+"""Instead of a pin's segment, which is never empty."""
+_CLAIMS, _OBJECT, _PIN = range(3)
 
 
 @dataclass
@@ -34,18 +39,30 @@ class Place:
     """By format."""
     sides: list[Stat] = field(default_factory=list)
     pinned: bool = False
+    found: list[Finding] = field(default_factory=list)
+    """Of its pins, and of what is no part of a blob and is listed before it."""
+
+
+class Pins(NamedTuple):
+    """What the pins of one digest are."""
+
+    any: bool
+    found: list[Finding]
 
 
 def places(
     claims: Iterable[tuple[str, tuple[Claim, ...]]],
     objects: Iterable[tuple[str, Stat]],
-    pinned: Iterable[str],
+    pins: Iterable[tuple[str, Pins]],
 ) -> Iterator[Place]:
-    """Merge what is claimed, what is there and what is pinned, each ordered by digest."""
+    """Merge what is claimed, what is there and what is pinned, each ordered by digest.
+
+    Whoever goes on behind the digest of a place sees again nothing that the place held, and misses nothing.
+    """
     streams: list[Iterable[tuple[str, int, Any]]] = [
         ((digest, _CLAIMS, found) for digest, found in claims),
         ((digest, _OBJECT, stat) for digest, stat in objects),
-        ((digest, _PIN, None) for digest in pinned),
+        ((digest, _PIN, found) for digest, found in pins),
     ]
     for digest, group in groupby(heapq.merge(*streams, key=itemgetter(0, 1)), key=itemgetter(0)):
         place = Place(digest)
@@ -53,7 +70,10 @@ def places(
             if kind == _CLAIMS:
                 place.claims = found
             elif kind == _PIN:
-                place.pinned = True
+                place.pinned = place.pinned or found.any
+                place.found += found.found
+            elif _digest_of_object(found) != digest:
+                place.found.append(foreign(found))
             elif blob := layout.parse_blob_key(found.key):
                 place.blobs[blob[1]] = found
             else:
@@ -61,42 +81,55 @@ def places(
         yield place
 
 
-def objects_by_digest(stats: Iterable[Stat], report: Report) -> Iterator[tuple[str, Stat]]:
-    """Sort what is listed below ``data/`` under its digest; what is no part of a blob is reported."""
+def objects_by_digest(stats: Iterable[Stat]) -> Iterator[tuple[str, Stat]]:
+    """Sort what is listed below ``data/`` under its digest; what has none goes to the next one, or to END."""
+    strange: list[Stat] = []
     for stat in stats:
-        digest = _digest_in(stat.key, layout.blob_folder)
-        last = stat.key.rpartition("/")[2]
-        if digest and (layout.parse_blob_key(stat.key) or last in SIDES):
-            yield digest, stat
-        else:
-            report(foreign(stat))
+        digest = _digest_of_object(stat)
+        if digest is None:
+            strange.append(stat)
+            continue
+        yield from ((digest, each) for each in strange)
+        strange.clear()
+        yield digest, stat
+    yield from ((END, each) for each in strange)
 
 
-def pinned_digests(
-    stats: Iterable[Stat], justified: Iterable[PinOf], old: Callable[[datetime], bool], report: Report
-) -> Iterator[str]:
-    """Name each digest that has a pin, once, and report pins that are missing or that nothing justifies.
+def pins_by_digest(
+    stats: Iterable[Stat], justified: Iterable[PinOf], old: Callable[[datetime], bool]
+) -> Iterator[tuple[str, Pins]]:
+    """Say of each digest whether it has a pin, and which pins are missing, or not justified by any record.
 
-    One that is not ``old`` may be that of a writer at work.
+    One that is not ``old`` may be that of a writer at work. Foreign objects go to the next digest, or to END.
     """
-    there = _pins_there(stats, report)
     expected = ((pin.digest, pin.segment, 0, pin) for pin in justified)
-    merged: Iterator[tuple[str, str, int, Any]] = heapq.merge(there, expected, key=itemgetter(0, 1, 2))
+    merged: Iterator[tuple[str, str, int, Any]] = heapq.merge(
+        _pins_there(stats), expected, key=itemgetter(0, 1, 2)
+    )
     for digest, of_digest in groupby(merged, key=itemgetter(0)):
-        found = False
+        found: list[Finding] = []
+        is_pinned = False
         for segment, both in groupby(of_digest, key=itemgetter(1)):
-            pin, stat = None, None
-            for *_, item in both:
-                pin, stat = (item, stat) if isinstance(item, PinOf) else (pin, item)
-            key = f"{layout.pin_folder(digest)}{segment}"
-            if stat is None and pin is not None and pin.required:
-                report(Finding(MISSING_PIN, key, "a record needs the blob, and does not pin it"))
-            elif stat is not None:
-                found = True
-                if pin is None and old(stat.modified):
-                    report(Finding(DANGLING_PIN, key, "no record of its name needs the blob"))
-        if found:
-            yield digest
+            items = [item for *_, item in both]
+            if segment == _FOREIGN:
+                found += map(foreign, items)
+                continue
+            stat = next((item for item in items if isinstance(item, Stat)), None)
+            pin = next((item for item in items if isinstance(item, PinOf)), None)
+            is_pinned = is_pinned or stat is not None
+            if finding := _judge_pin(f"{layout.pin_folder(digest)}{segment}", stat, pin, old):
+                found.append(finding)
+        yield digest, Pins(is_pinned, found)
+
+
+def _judge_pin(
+    key: str, stat: Stat | None, pin: PinOf | None, old: Callable[[datetime], bool]
+) -> Finding | None:
+    if stat is None and pin is not None and pin.required:
+        return Finding(MISSING_PIN, key, "a record needs the blob, and does not pin it")
+    if stat is not None and pin is None and old(stat.modified):
+        return Finding(DANGLING_PIN, key, "no record of its name needs the blob")
+    return None
 
 
 def foreign(stat: Stat) -> Finding:
@@ -109,14 +142,28 @@ def past_folder(folder: str) -> str:
     return f"{folder.rstrip('/')}0"
 
 
-def _pins_there(stats: Iterable[Stat], report: Report) -> Iterator[tuple[str, str, int, Stat]]:
+def _pins_there(stats: Iterable[Stat]) -> Iterator[tuple[str, str, int, Stat]]:
+    strange: list[Stat] = []
     for stat in stats:
-        digest = _digest_in(stat.key, layout.pin_folder)
-        segment = stat.key.rpartition("/")[2]
-        if digest and segment and stat.size == 0:
-            yield digest, segment, 1, stat
-        else:
-            report(foreign(stat))
+        digest = _digest_of_pin(stat)
+        if digest is None:
+            strange.append(stat)
+            continue
+        yield from ((digest, _FOREIGN, 1, each) for each in strange)
+        strange.clear()
+        yield digest, stat.key.rpartition("/")[2], 1, stat
+    yield from ((END, _FOREIGN, 1, each) for each in strange)
+
+
+def _digest_of_object(stat: Stat) -> str | None:
+    """The digest of a blob, or of what lies beside one, by its key."""
+    is_part = layout.parse_blob_key(stat.key) or stat.key.rpartition("/")[2] in SIDES
+    return _digest_in(stat.key, layout.blob_folder) if is_part else None
+
+
+def _digest_of_pin(stat: Stat) -> str | None:
+    is_pin = stat.size == 0 and not stat.key.endswith("/")
+    return _digest_in(stat.key, layout.pin_folder) if is_pin else None
 
 
 def _digest_in(key: str, folder_of: Callable[[str], str]) -> str | None:
