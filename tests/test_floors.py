@@ -68,6 +68,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "stores.s3_upload",
                 "stores.s3_answers",
                 "stores.s3_copy",
+                "stores.s3_heads",
                 "stores.s3",
                 "stores.identity",
                 "stores.probe",

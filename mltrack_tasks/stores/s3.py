@@ -37,6 +37,7 @@ from mltrack_tasks.stores.s3_errors import (
     failure_of_obstore,
     translate,
 )
+from mltrack_tasks.stores.s3_heads import HeadClient
 from mltrack_tasks.stores.s3_objects import build_objects, require_same_process
 from mltrack_tasks.stores.s3_parts import PartClient
 from mltrack_tasks.stores.s3_settings import CredentialSource, S3Settings, build_client, build_session
@@ -61,6 +62,7 @@ class S3Store(Store):
         self._parts = PartClient(
             self.client, partial(build_client, self.session, settings, sign_bodies=False)
         )
+        self._heads = HeadClient(self.client, settings.bucket, request_payer=settings.request_payer)
         self._copier = Copier(self.client, partial(build_client, self.session, settings, patient=True))
         self._credentials = CredentialSource(self.session)
         self._attributes: Any = {"Storage-Class": settings.storage_class} if settings.storage_class else None
@@ -197,12 +199,8 @@ class S3Store(Store):
         return Stat(key, meta["size"], meta["e_tag"], meta["last_modified"])
 
     def _head_checksum(self, key: str, full: str) -> Stat:
-        extra = {"RequestPayer": "requester"} if self.settings.request_payer else {}
-        where = f"{self.location}/{key}"
-        with botocore_errors("head", where, answered=self._answered):
-            raw = self.client.head_object(
-                Bucket=self.settings.bucket, Key=full, ChecksumMode="ENABLED", **extra
-            )
+        with botocore_errors("head", f"{self.location}/{key}", answered=self._answered):
+            raw = self._heads.head(full)
         self._answered = True
         return stat_of(key, raw)
 
