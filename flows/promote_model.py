@@ -13,8 +13,7 @@ from pydantic import Field
 
 from mltrack_tasks import ModelVersion, Promotion, tasks
 from mltrack_tasks.errors import InvalidInputError, NotFoundError
-from mltrack_tasks.registry.gates import Gate
-from mltrack_tasks.tasks.registry import check_promotion
+from mltrack_tasks.tasks.registry import Gate, check_promotion
 
 
 class Approval(RunInput):

@@ -18,6 +18,7 @@ from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.registry import ModelSummary
 from mltrack_tasks.registry.asking import check_gates
+from mltrack_tasks.registry.gates import Gate as Gate  # flows stand on this floor alone
 from mltrack_tasks.resolve import open_store
 from mltrack_tasks.tasking import mltrack_task, recorded, report
 from mltrack_tasks.transactions import moving
