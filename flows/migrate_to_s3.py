@@ -54,7 +54,7 @@ def migrate_to_s3(
     """
     began = time.monotonic()
     age = age_of(min_age_minutes) if delete_after_upload else None
-    target = store_with(store, s3_bucket=s3_bucket, s3_prefix=s3_prefix, max_workers=max_workers)
+    into = store_with(store, s3_bucket=s3_bucket, s3_prefix=s3_prefix, max_workers=max_workers)
     scan = tasks.scan_source(
         local_path,
         name=name,
@@ -64,9 +64,7 @@ def migrate_to_s3(
         backend_db=backend_db,
         allow_empty=allow_empty,
     )
-    plan = tasks.plan_migration(
-        scan, pack_small_files=pack_small_files, hash_everything=dry_run, store=target
-    )
+    plan = tasks.plan_migration(scan, pack_small_files=pack_small_files, hash_everything=dry_run, store=into)
     done = Outcome()
     if not dry_run and (delete_after_upload or not plan.unchanged):
         origin = scan.origin
@@ -74,14 +72,17 @@ def migrate_to_s3(
         with shown_if_stopped(plan, done):
             for batch in plan.batches:
                 part = transfer.share(batch.size_bytes)
-                done.uploaded.append(tasks.upload_batch(batch, origin=origin, progress=part, store=target))
-            done.uploaded = tasks.verify_batches(plan.batches, done.uploaded, origin=origin, store=target)
+                done.uploaded.append(tasks.upload_batch(batch, origin=origin, progress=part, store=into))
+            done.uploaded = tasks.verify_batches(plan.batches, done.uploaded, origin=origin, store=into)
             work = tasks.plan_manifests(plan, done.uploaded)
             for runs in work.batches:
-                done.written.append(tasks.write_manifests(runs, origin=origin, store=target))
-            done.finished = tasks.finish_migration(work, done.written, delete_older_than=age, store=target)
+                done.written.append(tasks.write_manifests(runs, origin=origin, store=into))
+            models = tasks.write_models(work, done.written, store=into)
+            done.finished = tasks.finish_migration(
+                work, done.written, models=models, delete_older_than=age, store=into
+            )
             for doomed in done.finished.deletions:
-                done.deleted.append(tasks.delete_local_batch(doomed, origin=origin, store=target))
+                done.deleted.append(tasks.delete_local_batch(doomed, origin=origin, store=into))
             transfer.finish()
     return render_migration(plan, done, dry_run=dry_run, seconds=time.monotonic() - began)
 

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import verify_batch as verify_batch
     from mltrack_tasks.tasks import verify_batches as verify_batches
     from mltrack_tasks.tasks import write_manifests as write_manifests
+    from mltrack_tasks.tasks import write_models as write_models
     from mltrack_tasks.transactions import promotion_transaction as promotion_transaction
     from mltrack_tasks.usage_stats import UsageStats as UsageStats
     from mltrack_tasks.views import ViewReport as ViewReport
@@ -111,7 +112,7 @@ _HOMES = {
     "tasks": (
         *("delete_local_batch", "find_existing", "finish_migration", "finish_restore", "plan_manifests"),
         *("plan_migration", "plan_restore", "restore_batch", "scan_source", "upload_batch"),
-        *("verify_batch", "verify_batches", "write_manifests"),
+        *("verify_batch", "verify_batches", "write_manifests", "write_models"),
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
         *("copy_model", "deprecate_version", "download_model", "list_models", "load_model"),

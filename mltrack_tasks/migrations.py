@@ -15,6 +15,7 @@ from mltrack_tasks import layout
 from mltrack_tasks.digest import is_digest
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.fields import Fields, is_count, is_list, is_name, is_size, is_spelling
+from mltrack_tasks.modelkeys import check_alias, is_version
 from mltrack_tasks.paths import read_spelled, spell
 from mltrack_tasks.receipts import is_batch_id
 from mltrack_tasks.records import Record
@@ -98,6 +99,31 @@ class MigratedRun(NamedTuple):
     folders: tuple[str, ...]
 
 
+class MigratedVersion(NamedTuple):
+    """A version of a registered model of MLflow's, and which version here it is."""
+
+    model: str
+    number: int
+    """MLflow's."""
+    version: str | None
+    """None: its files are not in the folder, or no version here can have them; ``note`` says why."""
+    signature: str
+    """What tells that MLflow says something else of it."""
+    note: str | None = None
+
+
+class MigratedAlias(NamedTuple):
+    """An alias (or stage) of MLflow's, and which version it was given to here."""
+
+    model: str
+    alias: str
+    number: int
+    """MLflow's, of the version that it stands for there."""
+    version: str | None
+    """None: the alias here was left alone; ``note`` says why."""
+    note: str | None = None
+
+
 @dataclass(frozen=True)
 class MigrationManifest:
     """One finished state of a migration: everything that is needed to restore it."""
@@ -115,6 +141,9 @@ class MigrationManifest:
     size_bytes: int = 0
     left_out: tuple[tuple[str, str], ...] = ()
     """(path, reason) of what could not be kept, such as sockets."""
+    versions: tuple[MigratedVersion, ...] = ()
+    """Of MLflow's registered models."""
+    aliases: tuple[MigratedAlias, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -134,6 +163,8 @@ class MigrationManifest:
             "files": self.files,
             "size_bytes": self.size_bytes,
             "left_out": [[spell(path), spell(reason)] for path, reason in self.left_out],
+            "versions": [list(row) for row in self.versions],
+            "aliases": [list(row) for row in self.aliases],
         }
 
     @classmethod
@@ -156,12 +187,49 @@ class MigrationManifest:
             files=fields.size("files"),
             size_bytes=fields.size("size_bytes"),
             left_out=tuple((read_spelled(a, what), read_spelled(b, what)) for a, b in left_out),
+            versions=_versions(record, fields),
+            aliases=_aliases(record, fields),
         )
 
 
 def parse_parts(fields: Fields, key: str) -> tuple[PartRef, ...]:
     """Parse references of parts out of a record."""
     return tuple(PartRef(*row) for row in fields.rows(key, is_digest, is_size, is_size))
+
+
+def _versions(record: Record, fields: Fields) -> tuple[MigratedVersion, ...]:
+    """Parse the versions of models; none in a manifest of before there were any."""
+    if "versions" not in record.content:
+        return ()
+    rows = fields.rows("versions", is_name, is_size, _is_version, _is_text, _is_note)
+    return tuple(MigratedVersion(*row) for row in rows)
+
+
+def _aliases(record: Record, fields: Fields) -> tuple[MigratedAlias, ...]:
+    if "aliases" not in record.content:
+        return ()
+    rows = fields.rows("aliases", is_name, _is_alias, is_size, _is_version, _is_note)
+    return tuple(MigratedAlias(*row) for row in rows)
+
+
+def _is_version(value: Any) -> bool:
+    return value is None or is_version(value)
+
+
+def _is_alias(value: Any) -> bool:
+    try:
+        check_alias(value)
+    except InvalidInputError:
+        return False
+    return True
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_note(value: Any) -> bool:
+    return value is None or isinstance(value, str)
 
 
 def _run(row: Sequence[Any], what: str) -> MigratedRun:

@@ -111,10 +111,14 @@ def to_send(entries: Iterable[Entry], inline: Collection[str], known: Collection
         yield entry
 
 
-def batches_of(files: Sequence[Entry], pack: bool) -> list[Batch]:
-    """Cut files into batches, in their order: of BATCH_FILES or BATCH_BYTES, or more if need be."""
-    most = max(BATCH_FILES, -(-len(files) // MAX_BATCHES))
-    largest = max(BATCH_BYTES, -(-sum(entry.size for entry in files) // MAX_BATCHES))
+def batches_of(files: Sequence[Entry], pack: bool, *, share: int = 1) -> list[Batch]:
+    """Cut files into batches, in their order: of BATCH_FILES or BATCH_BYTES, or more if need be.
+
+    ``share``: how many such lists there are, which together make no more batches than one.
+    """
+    cuts = MAX_BATCHES // share
+    most = max(BATCH_FILES, -(-len(files) // cuts))
+    largest = max(BATCH_BYTES, -(-sum(entry.size for entry in files) // cuts))
     return [Batch(part, pack) for part in cut(files, most, largest)]
 
 

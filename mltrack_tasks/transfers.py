@@ -180,7 +180,10 @@ def _show(done: MigrationReport, summary: str) -> None:
 def _told(done: MigrationReport, summary: str) -> str:
     title = f"# {'Plan' if done.dry_run else 'Migration'} of {_shown(done.local_path)}"
     lines = [title, "", _shown(summary), ""]
-    named = (("Failed", done.failed), ("Left out", done.left_out), ("Not deleted", done.kept))
+    named = (
+        *(("Failed", done.failed), ("Left out", done.left_out), ("Not deleted", done.kept)),
+        *(("Not registered", done.not_registered), ("Aliases that differ", done.differences)),
+    )
     for title, items in named:
         if items:
             lines += [f"## {title}", "", "| path | reason |", "|---|---|"]

@@ -13,6 +13,7 @@ from mltrack_tasks.migration.download import (
 from mltrack_tasks.migration.existing import find_existing
 from mltrack_tasks.migration.finishing import finish_migration
 from mltrack_tasks.migration.migrate import migrate_to_s3
+from mltrack_tasks.migration.modelwriting import write_models
 from mltrack_tasks.migration.planning import plan_migration
 from mltrack_tasks.migration.report import report_migration
 from mltrack_tasks.migration.runmanifests import write_manifests
@@ -39,4 +40,5 @@ __all__ = [
     "verify_batch",
     "verify_batches",
     "write_manifests",
+    "write_models",
 ]

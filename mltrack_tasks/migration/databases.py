@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,9 @@ from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.filetree import FILE, PERMISSIONS, Entry, in_order
 from mltrack_tasks.migration.groups import MLFLOW, RunGroup
 from mltrack_tasks.migration.hashcache import cache_folder
+from mltrack_tasks.migration.loggedmodels import Logged
 from mltrack_tasks.mlflowdata.database import Database, backup
-from mltrack_tasks.mlflowdata.facts import DELETED
+from mltrack_tasks.mlflowdata.facts import DELETED, RegisteredModel
 from mltrack_tasks.mlflowdata.treelayout import TreeLayout
 from mltrack_tasks.stores.files import checked_path, make_folders, os_errors
 
@@ -24,14 +25,25 @@ _BESIDE = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database; the copy has what is in them."""
 
 
+class Registry(NamedTuple):
+    """The registered models of one database or file store."""
+
+    place: str
+    """Of the database or the store in the tree."""
+    models: list[RegisteredModel]
+    damaged: list[tuple[str, str]]
+    """(model, why it cannot be read)."""
+
+
 class Databases(NamedTuple):
     """Entries with the copies in the place of the databases, and the runs that these know."""
 
     entries: list[Entry]
     copies: dict[str, str]
     groups: list[RunGroup]
-    models: dict[str, str]
-    """Folder of a logged model -> the run that logged it."""
+    models: dict[str, Logged]
+    """Folder of a logged model -> what it is."""
+    registries: list[Registry]
 
 
 def read_databases(
@@ -45,16 +57,12 @@ def read_databases(
     """
     sources = _sources(root, found, backend_db)
     copies: dict[str, str] = {}
-    groups: list[RunGroup] = []
-    models: dict[str, str] = {}
+    known = Databases([], copies, [], {}, [])
     for path, source in sources.items():
         required = path not in found.databases
         copy = _copied(source, required=required)
-        runs = None if copy is None else _runs_in(copy, found, required=required)
-        if runs is not None:
+        if copy is not None and _read_into(known, path, copy, found, required=required):
             copies[path] = str(copy)
-            groups += runs[0]
-            models |= runs[1]
     if found.bare_artifacts and not copies:
         raise InvalidInputError(
             f"{root} holds artifacts of MLflow runs ({found.bare_artifacts[0]!r}, ...) without meta.yaml, so "
@@ -63,7 +71,7 @@ def read_databases(
         )
     kept = [e for e in entries if e.path not in copies and not _is_beside(e.path, copies)]
     kept += [_entry(path, sources[path], copies[path]) for path in copies]
-    return Databases(in_order(kept), copies, groups, models)
+    return known._replace(entries=in_order(kept))
 
 
 def _sources(root: Path, found: TreeLayout, backend_db: str | Path | None) -> dict[str, Path]:
@@ -112,34 +120,43 @@ def _copied(source: Path, *, required: bool) -> Path | None:
     return fresh
 
 
-def _runs_in(
-    copy: Path, found: TreeLayout, *, required: bool
-) -> tuple[list[RunGroup], dict[str, str]] | None:
-    """Read the runs of a database, and folders of the models they logged; None if it is not MLflow's."""
+def _read_into(known: Databases, path: str, copy: Path, found: TreeLayout, *, required: bool) -> bool:
+    """Add what a database says of runs and models; False if it is not MLflow's, or damaged."""
     artifacts = found.artifacts_by_id()
+    registry = Registry(path, [], [])
     try:
         with Database(copy) as database:
             if not database.is_mlflow:
                 if required:
                     raise InvalidInputError("The database that was given is not one of MLflow.")
-                return None
-            groups = []
-            for facts in database.runs(damaged=_left_out):
-                folder = artifacts.get(facts.run_id, "").removesuffix("/artifacts")
-                group = RunGroup(facts.run_id, (folder,) if folder else (), MLFLOW, facts=facts)
-                if _can_be_kept(group):
-                    groups.append(group._replace(trashed=facts.lifecycle == DELETED))
+                return False
+            groups = list(_groups_in(database, artifacts))
             models = {
-                artifacts[model.model_id].removesuffix("/artifacts"): model.source_run_id
+                artifacts[model.model_id].removesuffix("/artifacts"): Logged(
+                    model.model_id, model.source_run_id, model.name
+                )
                 for model in database.logged_models(damaged=_left_out)
                 if model.source_run_id is not None and model.model_id in artifacts
             }
-            return groups, models
+            damaged = lambda name, error: registry.damaged.append((name, str(error)))  # noqa: E731
+            registry.models.extend(database.registered_models(damaged=damaged))
     except IntegrityError as error:
         if required:
             raise
         events.logger.warning("kept as a file only: %s", error)
-        return None
+        return False
+    known.groups.extend(groups)
+    known.models.update(models)
+    known.registries.append(registry)
+    return True
+
+
+def _groups_in(database: Database, artifacts: Mapping[str, str]) -> Iterator[RunGroup]:
+    for facts in database.runs(damaged=_left_out):
+        folder = artifacts.get(facts.run_id, "").removesuffix("/artifacts")
+        group = RunGroup(facts.run_id, (folder,) if folder else (), MLFLOW, facts=facts)
+        if _can_be_kept(group):
+            yield group._replace(trashed=facts.lifecycle == DELETED)
 
 
 def _can_be_kept(group: RunGroup) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mltrack_tasks.migration.planning import Plan
+from mltrack_tasks.migration.registries import files_of_models
 from mltrack_tasks.plan import packs_of
 
 PUT_PRICE = 0.005 / 1_000
@@ -43,11 +44,26 @@ def estimate(plan: Plan) -> Estimate:
     there = sum(size for batch in plan.batches for _, size in batch.listing.found.values())
     new = plan.new_bytes - there
     runs = 0 if plan.unchanged else len(plan.scan.groups)
+    files, versions = _of_models(plan)
     # A batch: its record, its receipt, a look for deletions. A pack: a pin. A run: log entry, manifest, view.
-    requests = 6 + blobs + 3 * len(plan.batches) + 2 * packs + 3 * runs
+    # A file of a model: a look, a pin, a copy. A version: its id, folder, record and what follows, an alias.
+    requests = 6 + blobs + 3 * len(plan.batches) + 2 * packs + 3 * runs + 3 * files + 20 * versions
     return Estimate(
         requests=requests,
         request_cost=requests * PUT_PRICE,
         monthly_cost=new * STORAGE_PRICE,
         seconds=requests * REQUEST_TIME / WORKERS + new / LINE,
     )
+
+
+def _of_models(plan: Plan) -> tuple[int, int]:
+    """How many files and versions of registered models are new."""
+    known = {(row.model, row.number) for row in plan.previous.versions} if plan.previous else set()
+    new = [
+        model._replace(
+            versions=tuple(v for v in model.versions if (model.name, v.facts.version) not in known)
+        )
+        for model in plan.scan.registry.models
+    ]
+    files = sum(1 for _ in files_of_models(plan.entries, new))
+    return files, sum(version.folder is not None for model in new for version in model.versions)

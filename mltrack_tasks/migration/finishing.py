@@ -20,6 +20,7 @@ from mltrack_tasks.migration.deletion import (
 )
 from mltrack_tasks.migration.groups import members
 from mltrack_tasks.migration.hashing import Failed
+from mltrack_tasks.migration.modelwriting import WrittenModels
 from mltrack_tasks.migration.runmanifests import Written
 from mltrack_tasks.migration.runplan import RunPlan
 from mltrack_tasks.migration.state import (
@@ -53,20 +54,23 @@ def finish_migration(
     work: RunPlan,
     written: Sequence[Written],
     *,
+    models: WrittenModels | None = None,
     delete_older_than: timedelta | None = None,
     observe: Observe = log_event,
 ) -> Finished:
     """Write the manifest of a finished state, last of all -> the one that holds now.
 
-    What equals the last one is that one. With ``delete_older_than`` it also lists the files that may be
+    What equals the last one is that one. ``models`` is what ``write_models`` gave; without it, what the last
+    one says of registered models stands. With ``delete_older_than`` it also lists the files that may be
     deleted here, before any is: they stay part of a restore. Raises ConflictError if another call has
     finished a state of the same migration since this one was planned: what it found may be older.
     """
     if delete_older_than is not None:
         check_age(delete_older_than)
-    state = _stored(store, work, list(written))
+    state = _stored(store, work, list(written))._replace(models=models)
+    failed = state.all_failed
     doomed: list[RunFiles] = []
-    if delete_older_than is not None and not state.failed:
+    if delete_older_than is not None and not failed:
         now = datetime.now(UTC)
         doomed = deletable(work.scan, state.entries, state.runs, min_age=delete_older_than, now=now)
     removing = [entry for run in doomed for entry in run.entries]
@@ -74,7 +78,7 @@ def finish_migration(
     places = _proven_places(store, manifest, removing) if doomed else {}
     details = {"number": manifest.number, "files": manifest.files, "bytes": manifest.size_bytes}
     observe(Event(events.MIGRATION_COMPLETED, manifest.migration, details))
-    return Finished(manifest, state.failed, tuple(delete_batches(doomed, places)))
+    return Finished(manifest, failed, tuple(delete_batches(doomed, places)))
 
 
 class _State(NamedTuple):
@@ -83,6 +87,12 @@ class _State(NamedTuple):
     entries: Sequence[Entry]
     runs: tuple[MigratedRun, ...]
     failed: tuple[Failed, ...]
+    models: WrittenModels | None = None
+
+    @property
+    def all_failed(self) -> tuple[Failed, ...]:
+        """Files, runs and versions of models that were not stored."""
+        return (*self.failed, *(self.models.failed if self.models else ()))
 
 
 def _stored(store: Store, work: RunPlan, written: Sequence[Written]) -> _State:
@@ -139,6 +149,7 @@ def _proven_places(
 
 def _written(store: Store, work: RunPlan, state: _State, removing: Sequence[Entry]) -> MigrationManifest:
     migration, previous = work.scan.migration, work.previous
+    models = state.models or previous
     before = previous.number if previous else 0
     listed = (*previous.tree, *previous.removed) if previous else ()
     removed = _removed(store, previous, state.entries, removing)
@@ -152,7 +163,9 @@ def _written(store: Store, work: RunPlan, state: _State, removing: Sequence[Entr
         receipts=_receipts(previous, work.receipts),
         files=sum(entry.kind == FILE for entry in state.entries),
         size_bytes=sum(entry.size for entry in state.entries),
-        left_out=tuple(dict.fromkeys((*work.scan.left_out, *map(_plain, state.failed)))),
+        left_out=tuple(dict.fromkeys((*work.scan.left_out, *map(_plain, state.all_failed)))),
+        versions=models.versions if models else (),
+        aliases=models.aliases if models else (),
     )
     if previous and _is_same(previous, manifest):
         manifest = previous

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from mltrack_tasks import events
 from mltrack_tasks.errors import MLTrackError
@@ -16,13 +17,21 @@ MAX_META = 1024 * 1024
 """[bytes] of a ``meta.yaml`` that is looked at; MLflow's have some hundred."""
 
 
-def model_runs(tree: LocalTree, entries: Sequence[Entry], found: TreeLayout) -> dict[str, str]:
-    """Read which run logged each model of a file store -> the model's folder to the run's id.
+class Logged(NamedTuple):
+    """A model that a run logged."""
+
+    model_id: str
+    run_id: str
+    name: str | None
+
+
+def model_runs(tree: LocalTree, entries: Sequence[Entry], found: TreeLayout) -> dict[str, Logged]:
+    """Read which run logged each model of a file store, by the model's folder.
 
     A model whose description is damaged belongs to no run, with a warning in the log; its files are kept.
     """
     wanted = {f"{folder}/{META}": folder for store in found.stores for folder in store.logged_models}
-    runs: dict[str, str] = {}
+    runs: dict[str, Logged] = {}
     for entry in entries:
         folder = wanted.get(entry.path)
         if folder is None or entry.kind != FILE or entry.size > MAX_META:
@@ -33,15 +42,15 @@ def model_runs(tree: LocalTree, entries: Sequence[Entry], found: TreeLayout) -> 
             events.logger.warning("of no run: %s", error)
             continue
         if model.source_run_id is not None:
-            runs[folder] = model.source_run_id
+            runs[folder] = Logged(model.model_id, model.source_run_id, model.name)
     return runs
 
 
-def with_models(groups: Sequence[RunGroup], models: Mapping[str, str]) -> list[RunGroup]:
+def with_models(groups: Sequence[RunGroup], models: Mapping[str, Logged]) -> list[RunGroup]:
     """Give runs the folders of the models that they logged, after their own."""
     folders: dict[str, list[str]] = {}
-    for folder, run_id in models.items():
-        folders.setdefault(run_id, []).append(folder)
+    for folder, model in models.items():
+        folders.setdefault(model.run_id, []).append(folder)
     return [
         group._replace(folders=(*group.folders, *sorted(folders.get(group.run_id, ())))) for group in groups
     ]

@@ -13,6 +13,7 @@ from mltrack_tasks.errors import FormatError, InvalidInputError, MLTrackError, T
 from mltrack_tasks.events import PROGRESS, Event, Observe, log_event
 from mltrack_tasks.migration.deletion import MIN_AGE, check_age, delete_local_batch
 from mltrack_tasks.migration.finishing import finish_migration
+from mltrack_tasks.migration.modelwriting import write_models
 from mltrack_tasks.migration.planning import Plan, plan_migration
 from mltrack_tasks.migration.report import MigrationReport, Outcome, report_migration, stopped
 from mltrack_tasks.migration.runmanifests import write_manifests
@@ -49,6 +50,7 @@ def migrate_to_s3(
     """Store a folder, its runs as run manifests and everything else byte for byte -> what was done.
 
     The folder may hold file stores of MLflow, or be any folder (``scan_source`` says how runs are found).
+    MLflow's registered models become versions and promotions of the registry, as ``write_models`` says.
     The same call again continues where one was interrupted, and later sends only what has changed; a run that
     changed becomes a revision. ``dry_run`` hashes and compares, and writes nothing. ``delete_after_upload``
     deletes files of runs that have ended and have not changed for ``min_age``, each after one more look at
@@ -100,8 +102,9 @@ def _carry_out(
     for runs in work.batches:
         write = partial(write_manifests, store, runs, origin=origin)
         outcome.written.append(retried(partial(write, observe=observe)))
-    finish = partial(finish_migration, store, work, outcome.written, delete_older_than=min_age)
-    outcome.finished = retried(partial(finish, observe=observe))
+    models = retried(partial(write_models, store, work, outcome.written, observe=observe))
+    finish = partial(finish_migration, store, work, outcome.written, models=models, observe=observe)
+    outcome.finished = retried(partial(finish, delete_older_than=min_age))
     for doomed in outcome.finished.deletions:
         delete = partial(delete_local_batch, store, doomed, origin=origin, observe=observe)
         outcome.deleted.append(retried(delete))

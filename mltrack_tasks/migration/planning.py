@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from mltrack_tasks.events import Observe, log_event
@@ -12,6 +12,7 @@ from mltrack_tasks.migration.existing import list_existing
 from mltrack_tasks.migration.groups import RunGroup, members, touched_by
 from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.hashing import Failed, hash_entries
+from mltrack_tasks.migration.registries import files_of_models, has_all
 from mltrack_tasks.migration.scan import Scan
 from mltrack_tasks.migration.state import has_receipts, latest_manifest, merged, places_in, read_receipts
 from mltrack_tasks.migrations import MigrationManifest
@@ -110,7 +111,8 @@ def plan_migration(
     staying = touched_by(unread | removed, scan.groups)
     older = _contents(store, previous) if staying else frozenset()
     inside = set(_inside_manifests(entries, scan.groups, staying, older)) | unread | absent
-    batches = batches_of(list(to_send(entries, inside, known)), pack_small_files)
+    of_models = [e for e in files_of_models(entries, scan.registry.models) if e.path not in unread | absent]
+    batches = _batches(entries, of_models, inside, known, pack_small_files)
     listing = list_existing(store, singles_of(batches))
     batches = [Batch(batch.files, batch.pack, listing.of(batch.files)) for batch in batches]
     return Plan(
@@ -123,6 +125,23 @@ def plan_migration(
         failed=failed,
         bodies=found.bodies,
     )
+
+
+def _batches(
+    entries: Sequence[Entry],
+    of_models: Sequence[Entry],
+    inside: Collection[str],
+    known: Mapping[str, Place],
+    pack: bool,
+) -> list[Batch]:
+    """Cut what is to be sent into batches; what registered models consist of becomes blobs of its own."""
+    blobs = {digest for digest, place in known.items() if place.offset is None}
+    whole = list(to_send(of_models, (), blobs))
+    paths, digests = {entry.path for entry in of_models}, {entry.digest for entry in whole if entry.digest}
+    others = [entry for entry in entries if entry.path not in paths]
+    rest = list(to_send(others, inside, {*known, *digests}))
+    share = 2 if whole and rest else 1
+    return batches_of(whole, False, share=share) + batches_of(rest, pack, share=share)
 
 
 def _inside_manifests(
@@ -156,6 +175,8 @@ def _is_unchanged(scan: Scan, entries: Sequence[Entry], previous: MigrationManif
         return False
     # Runs that are no longer in the folder are listed as well. What failed is listed as left out.
     known = {run.run_id for run in previous.runs}
+    if not has_all(scan.registry, previous):
+        return False
     if previous.left_out != scan.left_out or not known.issuperset(group.run_id for group in scan.groups):
         return False
     return previous.tree == tree_refs(entries)

@@ -13,6 +13,7 @@ from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.planning import Plan
 from mltrack_tasks.migration.runmanifests import Written
 from mltrack_tasks.migration.uploading import Uploaded
+from mltrack_tasks.migrations import MigrationManifest
 
 _SHOWN = 5
 
@@ -52,6 +53,18 @@ class MigrationReport:
     deleted_bytes: int = 0
     kept: tuple[tuple[str, str], ...] = ()
     """What should have been deleted and was not: (path, reason)."""
+    models: int = 0
+    """Registered models of MLflow's in the folder ..."""
+    model_versions: int = 0
+    """... and all their versions ..."""
+    model_aliases: int = 0
+    """... and aliases, those that follow from stages too."""
+    registered: tuple[tuple[str, int, str], ...] = ()
+    """(model, number of MLflow's version, version here)."""
+    not_registered: tuple[tuple[str, str], ...] = ()
+    """Models and versions that are none here, such as those whose files are elsewhere: (which, reason)."""
+    differences: tuple[tuple[str, str], ...] = ()
+    """Aliases that do not stand for what they stand for in MLflow: (model@alias, reason)."""
     estimate: Estimate | None = None
     """Of a dry run: what the migration would take."""
     dry_run: bool = False
@@ -67,7 +80,19 @@ class MigrationReport:
         rest = f", {self.deleted_files:,} files deleted here" if self.deleted_files else ""
         wrong = f", {len(self.failed):,} failed" if self.failed else ""
         ahead = f"; {self.estimate}" if self.estimate else ""
-        return f"{self.files:,} files, {self.size_bytes:,} bytes: {sent}{rest}{wrong}{ahead}"
+        return (
+            f"{self.files:,} files, {self.size_bytes:,} bytes: {sent}{self._of_models()}{rest}{wrong}{ahead}"
+        )
+
+    def _of_models(self) -> str:
+        """The registered models in a few words; nothing if there are none."""
+        if not self.models:
+            return ""
+        whole = f", models: {self.models:,}, versions: {self.model_versions:,}"
+        if self.dry_run:
+            return f"{whole}, aliases: {self.model_aliases:,}"
+        apart = f", {len(self.differences):,} aliases left alone" if self.differences else ""
+        return f"{whole} ({len(self.registered):,} registered){apart}"
 
     def rows(self) -> list[dict[str, Any]]:
         """The figures as rows of a table."""
@@ -76,11 +101,23 @@ class MigrationReport:
             {"": "to send" if self.dry_run else "new", "number": self.new_files, "bytes": self.new_bytes},
             {"": "blobs created", "number": self.created_blobs, "bytes": self.created_bytes},
             {"": "runs written", "number": len(self.runs), "bytes": None},
+            *(self._rows_of_models() if self.models else ()),
             {"": "left out", "number": len(self.left_out), "bytes": None},
             {"": "failed", "number": len(self.failed), "bytes": None},
             {"": "deleted here", "number": self.deleted_files, "bytes": self.deleted_bytes},
             {"": "not deleted", "number": len(self.kept), "bytes": None},
         ]
+
+    def _rows_of_models(self) -> list[dict[str, Any]]:
+        figures = {
+            "registered models": self.models,
+            "their versions": self.model_versions,
+            "their aliases": self.model_aliases,
+            **({} if self.dry_run else {"versions registered here": len(self.registered)}),
+            "not registered": len(self.not_registered),
+            "aliases that differ": len(self.differences),
+        }
+        return [{"": name, "number": number, "bytes": None} for name, number in figures.items()]
 
 
 def report_migration(
@@ -123,11 +160,36 @@ def figures_of(plan: Plan, outcome: Outcome, *, dry_run: bool, seconds: float) -
         deleted_files=sum(batch.files for batch in outcome.deleted),
         deleted_bytes=sum(batch.size_bytes for batch in outcome.deleted),
         kept=tuple(kept for batch in outcome.deleted for kept in batch.kept),
+        **_models_of(plan, finished.manifest if finished else plan.previous),
         estimate=estimate(plan) if dry_run else None,
         dry_run=dry_run,
         unchanged=plan.unchanged,
         seconds=seconds,
     )
+
+
+def _models_of(plan: Plan, manifest: MigrationManifest | None) -> dict[str, Any]:
+    """What there is of registered models, and what the last manifest says of them."""
+    registry = plan.scan.registry
+    names = {model.name for model in registry.models}
+    versions = [row for row in manifest.versions if row.model in names] if manifest else []
+    aliases = [row for row in manifest.aliases if row.model in names] if manifest else []
+    known = {(row.model, row.number) for row in versions}
+    absent = [
+        (f"{model.name} {version.facts.version}", version.reason)
+        for model in registry.models
+        for version in model.versions
+        if version.folder is None and (model.name, version.facts.version) not in known
+    ]
+    noted = [(f"{row.model} {row.number}", row.note) for row in versions if row.note]
+    return {
+        "models": len(registry.models),
+        "model_versions": sum(len(model.versions) for model in registry.models),
+        "model_aliases": sum(len(model.aliases()) for model in registry.models),
+        "registered": tuple((row.model, row.number, row.version) for row in versions if row.version),
+        "not_registered": (*registry.left_out, *noted, *absent),
+        "differences": tuple((f"{row.model}@{row.alias}", row.note) for row in aliases if row.note),
+    }
 
 
 def stopped(plan: Plan, sent: int, error: MLTrackError) -> PartialTransferError:

@@ -36,7 +36,7 @@ class RunPlan:
         receipts: Sequence[str],
         staying: frozenset[str],
     ) -> None:
-        self.scan, self.previous = plan.scan, plan.previous
+        self.scan, self.previous, self.unchanged = plan.scan, plan.previous, plan.unchanged
         self.entries, self.failed = Entries(entries), tuple(failed)
         self.kept, self.batches = tuple(kept), tuple(batches)
         self.places, self.receipts = places, tuple(receipts)

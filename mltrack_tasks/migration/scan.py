@@ -18,6 +18,7 @@ from mltrack_tasks.migration.databases import read_databases
 from mltrack_tasks.migration.groups import RunGroup, group_runs
 from mltrack_tasks.migration.loggedmodels import model_runs, with_models
 from mltrack_tasks.migration.origin import Origin
+from mltrack_tasks.migration.registries import Listed, list_models
 from mltrack_tasks.migrations import folder_of
 from mltrack_tasks.mlflowdata.treelayout import layout_of
 from mltrack_tasks.stores.files import checked_path
@@ -35,10 +36,13 @@ class Scan:
         entries: Entries,
         groups: Sequence[RunGroup],
         left_out: Sequence[tuple[str, str]],
+        registry: Listed = Listed(),  # noqa: B008 -- immutable
     ) -> None:
         self.origin, self.source = origin, source
         self.root, self.migration = origin.local_path, origin.migration
         self.entries, self.groups, self.left_out = entries, tuple(groups), tuple(left_out)
+        self.registry = registry
+        """What MLflow registered as models."""
 
     @property
     def files(self) -> int:
@@ -96,12 +100,17 @@ def scan_source(
         left_out = [item for item in found.left_out if _may_hold(item[0], include, exclude)]
         layout = layout_of([entry.path for entry in entries if entry.kind == FILE])
         known = read_databases(tree.root, entries, layout, backend_db)
-        models = {**model_runs(tree, entries, layout), **known.models}
+        logged = {**model_runs(tree, entries, layout), **known.models}
         source, groups = group_runs(known.entries, layout, known.groups, root=tree.root, run_id=run_id)
         migration = name or default_name(tree.root)
         folder_of(migration)
         origin = Origin(str(tree.root), migration, known.copies)
-        return Scan(origin, source, Entries(known.entries), with_models(groups, models), left_out)
+        registry = list_models(
+            *(tree, found.entries, entries, layout, known.registries, logged),
+            unreadable=[path for path, _ in found.left_out],
+        )
+        groups = with_models(groups, logged)
+        return Scan(origin, source, Entries(known.entries), groups, left_out, registry)
 
 
 def find_folder(local_path: str | Path) -> Path:

@@ -186,7 +186,7 @@ def _draft(store: Store, model: str, source: ModelSource, said: _Said, observe: 
     writers += [writer_of(store, ref, name) for name, ref in said.training_data.items()]
     writers += [partial(_as_it_is, ref) for ref in inherited.values()]
     listed = partial(_listed, store, model, source)
-    files = _files_of(source, hold(store, writers, partial(_pin_key, model), observe=observe, listed=listed))
+    files = _files_of(source, hold(store, writers, partial(pin_key, model), observe=observe, listed=listed))
     return ModelVersion(
         model=model,
         version="",
@@ -198,7 +198,7 @@ def _draft(store: Store, model: str, source: ModelSource, said: _Said, observe: 
         params={**source.params, **said.params},
         tags={**source.tags, **said.tags},
         metadata=said.metadata,
-        mlflow=_mlflow(store, files),
+        mlflow=mlflow_of(store, files),
         description=said.description,
     )
 
@@ -252,7 +252,7 @@ def _as_it_is(ref: DataRef, observe: Observe) -> DataRef:
     return ref
 
 
-def _mlflow(store: Store, files: Sequence[ModelFile]) -> dict[str, Any]:
+def mlflow_of(store: Store, files: Sequence[ModelFile]) -> dict[str, Any]:
     """Read what the files that describe an MLflow model say, or nothing if it is none."""
     bodies = {
         file.path: read_blob(store, file.digest, file.format, file.size_bytes)
@@ -277,5 +277,6 @@ def _keep_registration(store: Store, stored: ModelVersion, again: ModelVersion) 
     ensure(store, key, record.to_bytes())
 
 
-def _pin_key(model: str, digest: str) -> str:
+def pin_key(model: str, digest: str) -> str:
+    """Key by which the versions of a model hold a blob."""
     return layout.model_pin_key(digest, model)

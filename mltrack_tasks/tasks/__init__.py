@@ -30,6 +30,7 @@ from mltrack_tasks.tasks.migration import (
     verify_batch,
     verify_batches,
     write_manifests,
+    write_models,
 )
 from mltrack_tasks.tasks.registry import (
     copy_model,
@@ -99,4 +100,5 @@ __all__ = [
     "verify_batch",
     "verify_batches",
     "write_manifests",
+    "write_models",
 ]

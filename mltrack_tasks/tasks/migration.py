@@ -15,6 +15,7 @@ from mltrack_tasks.blocks import MLTrackStore
 from mltrack_tasks.migration.deletion import DeleteBatch, Deleted
 from mltrack_tasks.migration.download import RestoreBatch, RestorePlan
 from mltrack_tasks.migration.finishing import Finished
+from mltrack_tasks.migration.modelwriting import WrittenModels
 from mltrack_tasks.migration.origin import Origin
 from mltrack_tasks.migration.planning import Plan
 from mltrack_tasks.migration.restoring import Restored
@@ -150,20 +151,40 @@ def write_manifests(batch: RunBatch, *, origin: Origin, store: MLTrackStore | st
 
 
 @mltrack_task
+def write_models(
+    work: RunPlan, written: Sequence[Written], *, store: MLTrackStore | str | None = None
+) -> WrittenModels:
+    """Register MLflow's registered models and give their aliases -> what is in the store now, what failed.
+
+    Versions whose files are not in the folder, and aliases that somebody moved here since, are noted with the
+    reason. Emits ``mltrack.model.promoted`` for each alias that is moved.
+    """
+    with recorded(), Progress("mltrack-models") as observe:
+        return operations.write_models(open_store(store), work, written, observe=observe)
+
+
+@mltrack_task
 def finish_migration(
     work: RunPlan,
     written: Sequence[Written],
     *,
+    models: WrittenModels | None = None,
     delete_older_than: timedelta | None = None,
     store: MLTrackStore | str | None = None,
 ) -> Finished:
     """Write the manifest of the finished state -> it, and with ``delete_older_than`` what may be deleted.
 
+    ``models`` is what ``write_models`` gave; without it, what was known of registered models stays so.
     Emits ``mltrack.migration.completed``.
     """
     with recorded():
         return operations.finish_migration(
-            open_store(store), work, written, delete_older_than=delete_older_than, observe=report
+            open_store(store),
+            work,
+            written,
+            models=models,
+            delete_older_than=delete_older_than,
+            observe=report,
         )
 
 

@@ -52,8 +52,8 @@ KiB = 1024
 BLOBS, RECEIPTS = r"/data/../\w+/data\.", r"/migrations/[^/]+/receipts/"
 PROGRESS, TABLE, REPORT = "mltrack-migration-progress", "mltrack-migration", "mltrack-migration-report"
 MOST_TASK_RUNS = 150
-STEPS = 6
-"""Task runs of a migration beside its batches: scan, plan, verify, runs, finish, and one to spare."""
+STEPS = 7
+"""Task runs of a migration beside its batches: scan, plan, verify, runs, models, finish, and one to spare."""
 
 
 @pytest.fixture(autouse=True)
@@ -505,7 +505,8 @@ def test_task_runs_stay_few_however_many_files(files: int, size: int) -> None:
     sent = len(plan.batches_of([entry] * files, True))
     runs = -(-files // max(runplan.RUNS_PER_BATCH, -(-files // runplan.MAX_BATCHES)))
     deleted = len(delete_batches([RunFiles(None, (entry,) * 10)] * (files // 10), {}))
-    assert sent + runs + deleted + STEPS < MOST_TASK_RUNS
+    of_models = 2 * len(plan.batches_of([entry] * files, True, share=2))
+    assert max(sent, of_models) + runs + deleted + STEPS < MOST_TASK_RUNS
     assert -(-files // max(selecting.BATCH_FILES, -(-files // selecting.MAX_BATCHES))) < MOST_TASK_RUNS
 
 
@@ -526,7 +527,8 @@ def test_the_steps_in_a_flow_of_the_users(tree: Path, block: MLTrackStore, tmp_p
         proven = tasks.verify_batch.map(planned.batches, sent, **given)
         work = tasks.plan_manifests.submit(planned, proven).result()
         written = tasks.write_manifests.map(work.batches, **given)
-        finished = tasks.finish_migration.submit(work, written, store=block).result()
+        models = tasks.write_models.submit(work, written, store=block)
+        finished = tasks.finish_migration.submit(work, written, models=models, store=block).result()
         restore = tasks.plan_restore.submit(migration="by-hand", store=block)
         target = tmp_path / "back"
         parts = tasks.restore_batch.map(restore.result().batches, unmapped(target), store=unmapped(block))

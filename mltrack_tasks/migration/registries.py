@@ -1,0 +1,244 @@
+"""The registered models of a folder that is migrated, and where in it the files of their versions lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mltrack_tasks import layout
+from mltrack_tasks.errors import InvalidInputError, MLTrackError
+from mltrack_tasks.filetree import FILE, LINK, Entry, folders_above
+from mltrack_tasks.localtree import LocalTree
+from mltrack_tasks.migration.databases import Registry
+from mltrack_tasks.migration.loggedmodels import MAX_META, Logged
+from mltrack_tasks.migrations import MigrationManifest
+from mltrack_tasks.mlflowdata.facts import RegisteredModel, RegisteredVersion
+from mltrack_tasks.mlflowdata.filestore import read_registered_model
+from mltrack_tasks.mlflowdata.modelsources import Artifacts, Candidates, candidates
+from mltrack_tasks.mlflowdata.treelayout import StoreLayout, TreeLayout
+from mltrack_tasks.modelkeys import check_alias
+
+STAGES = {"Production": "production", "Staging": "staging"}
+"""Stages of MLflow that are aliases here; of several versions in one, the newest counts."""
+
+
+class ListedVersion(NamedTuple):
+    """A version of MLflow's, and where its files lie in the folder."""
+
+    facts: RegisteredVersion
+    folder: str | None
+    """Or a single file; None if its files are not all in what is migrated."""
+    reason: str = ""
+
+
+class ListedModel(NamedTuple):
+    """A registered model of MLflow's."""
+
+    facts: RegisteredModel
+    versions: tuple[ListedVersion, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name, here as there."""
+        return self.facts.name
+
+    def aliases(self) -> dict[str, tuple[int, str]]:
+        """What each alias is to stand for -> (number of MLflow's version, in words what says so).
+
+        A stage counts where there is no alias of the name. Of those that no alias here may be called, none.
+        """
+        found: dict[str, tuple[int, str]] = {}
+        for version, *_ in self.versions:
+            if alias := STAGES.get(version.stage or ""):
+                found[alias] = (version.version, f"stage {version.stage}")
+        for alias, number in self.facts.aliases.items():
+            if number >= 1 and not refused_alias(alias):
+                found[alias] = (number, f"alias {alias!r}")
+        return dict(sorted(found.items()))
+
+
+class Listed(NamedTuple):
+    """All registered models of a folder, each name once, and what cannot be taken over."""
+
+    models: tuple[ListedModel, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+    """(model, or model@alias, reason)."""
+
+
+def list_models(
+    tree: LocalTree,
+    entries: Sequence[Entry],
+    chosen: Sequence[Entry],
+    found: TreeLayout,
+    registries: Sequence[Registry],
+    logged: Mapping[str, Logged],
+    unreadable: Iterable[str],
+) -> Listed:
+    """Read the registered models of file stores, and find where the files of all versions lie.
+
+    ``registries`` are those of databases. ``entries`` are all there is, of which ``chosen`` is migrated, and
+    ``unreadable`` are paths that could not be listed: a version that has something there is not whole.
+    """
+    own_registries = [*registries, *_in_file_stores(tree, chosen, found)]
+    taken, left_out = _taken(own_registries)
+    if not taken:
+        return Listed((), tuple(left_out))
+    artifacts = _artifacts(tree.root, found, logged)
+    places = {
+        (model.name, version.version): candidates(version, own, artifacts)
+        for model, own in taken
+        for version in model.versions
+    }
+    there = _Files({folder for each in places.values() for folder in each.folders})
+    there.look(entries, chosen, unreadable)
+    models = (
+        ListedModel(
+            model, tuple(there.listed(each, places[model.name, each.version]) for each in _numbered(model))
+        )
+        for model, _ in taken
+    )
+    return Listed(tuple(models), tuple(left_out))
+
+
+def _numbered(model: RegisteredModel) -> list[RegisteredVersion]:
+    """The versions as MLflow numbers them, oldest first: from 1, each number once."""
+    found: dict[int, RegisteredVersion] = {}
+    for version in model.versions:
+        if version.version >= 1:
+            found.setdefault(version.version, version)
+    return [found[number] for number in sorted(found)]
+
+
+_Taken = list[tuple[RegisteredModel, Mapping[str, RegisteredModel]]]
+"""A model, and all those of its registry by name."""
+
+
+def _taken(registries: Iterable[Registry]) -> tuple[_Taken, list[tuple[str, str]]]:
+    """Choose the models that can be kept, by name, and say why others cannot."""
+    left_out: list[tuple[str, str]] = []
+    taken: dict[str, tuple[RegisteredModel, Mapping[str, RegisteredModel]]] = {}
+    for registry in registries:
+        left_out += registry.damaged
+        own = {model.name: model for model in registry.models}
+        for model in registry.models:
+            reason = _refused(model.name)
+            if not reason and (model.name in taken or own[model.name] is not model):
+                reason = (
+                    f"another registry, or workspace, has it too; the one of {registry.place!r} is left out"
+                )
+            if reason:
+                left_out.append((model.name, reason))
+                continue
+            taken[model.name] = (model, own)
+            refused = ((alias, refused_alias(alias)) for alias in model.aliases)
+            left_out += [(f"{model.name}@{alias}", why) for alias, why in refused if why]
+    return [taken[name] for name in sorted(taken)], left_out
+
+
+def refused_alias(alias: str) -> str:
+    """Why no alias here may be called so, or ``""``."""
+    try:
+        check_alias(alias)
+    except InvalidInputError as error:
+        return str(error)
+    return ""
+
+
+def files_of_models(entries: Iterable[Entry], models: Iterable[ListedModel]) -> Iterator[Entry]:
+    """Choose the files that versions consist of."""
+    folders = {version.folder for model in models for version in model.versions if version.folder}
+    if folders:
+        for entry in entries:
+            if entry.kind == FILE and not folders.isdisjoint((entry.path, *folders_above(entry.path))):
+                yield entry
+
+
+def has_all(registry: Listed, previous: MigrationManifest) -> bool:
+    """Whether a manifest says something of each version and alias that there is now."""
+    versions = {(row.model, row.number) for row in previous.versions}
+    aliases = {(row.model, row.alias) for row in previous.aliases}
+    return all(
+        versions.issuperset((model.name, version.facts.version) for version in model.versions)
+        and aliases.issuperset((model.name, alias) for alias in model.aliases())
+        for model in registry.models
+    )
+
+
+def _refused(name: str) -> str:
+    try:
+        layout.encode_segment(name, what="The model")
+    except InvalidInputError as error:
+        return str(error)
+    return ""
+
+
+def _artifacts(root: Path, found: TreeLayout, logged: Mapping[str, Logged]) -> Artifacts:
+    folders = found.artifacts_by_id()
+    for store in found.stores:
+        for folder, key in (*store.runs.items(), *store.logged_models.items()):
+            if key not in folders or folder not in store.trashed:
+                folders[key] = f"{folder}/artifacts"
+    named = {(model.run_id, model.name): model.model_id for model in logged.values() if model.name}
+    return Artifacts(root, folders, named)
+
+
+class _Files:
+    """Which folders of interest have files, and whether all of them are migrated."""
+
+    def __init__(self, wanted: set[str]) -> None:
+        self._wanted, self._filled, self._partial = wanted, set[str](), dict[str, str]()
+
+    def look(self, entries: Sequence[Entry], chosen: Sequence[Entry], unreadable: Iterable[str]) -> None:
+        """Go through all there is, what is migrated of it, and what could not be listed."""
+        taken = {entry.path for entry in chosen}
+        for entry in entries:
+            for folder in self._around(entry.path):
+                if entry.kind == LINK:
+                    self._partial[folder] = f"{entry.path!r:.200} is a symbolic link"
+                elif entry.kind == FILE and entry.path not in taken:
+                    self._partial[folder] = f"{entry.path!r:.200} is left out by include or exclude"
+                elif entry.kind == FILE:
+                    self._filled.add(folder)
+        for path in unreadable:
+            for folder in self._around(path):
+                self._partial[folder] = f"{path!r:.200} could not be taken"
+
+    def listed(self, version: RegisteredVersion, where: Candidates) -> ListedVersion:
+        """Take the first folder that has files, if they are all migrated."""
+        for folder in where.folders:
+            if reason := self._partial.get(folder):
+                return ListedVersion(version, None, reason)
+            if folder in self._filled:
+                return ListedVersion(version, folder)
+        return ListedVersion(version, None, where.otherwise)
+
+    def _around(self, path: str) -> Iterator[str]:
+        return (each for each in (path, *folders_above(path)) if each in self._wanted)
+
+
+def _in_file_stores(tree: LocalTree, entries: Sequence[Entry], found: TreeLayout) -> Iterator[Registry]:
+    for store in found.stores:
+        if store.registered_models:
+            yield _read_store(tree, entries, store)
+
+
+def _read_store(tree: LocalTree, entries: Sequence[Entry], store: StoreLayout) -> Registry:
+    files: dict[str, list[Entry]] = {folder: [] for folder in store.registered_models}
+    below = f"{store.models_folder}/"
+    cut = below.count("/") + 1
+    for entry in entries:
+        if entry.kind == FILE and entry.path.startswith(below):
+            folder = "/".join(entry.path.split("/")[:cut])
+            if folder in files and entry.size <= MAX_META:
+                files[folder].append(entry)
+    registry = Registry(store.root or ".", [], [])
+    for folder, name in store.registered_models.items():
+        try:
+            bodies = {entry.path[len(folder) + 1 :]: tree.read(entry) for entry in files[folder]}
+            registry.models.append(
+                read_registered_model(bodies, what=f"The registered model {folder!r}", name=name)
+            )
+        except MLTrackError as error:
+            registry.damaged.append((name, str(error)))
+    return registry
