@@ -59,11 +59,11 @@ def load_folder(
     asks for one of the two, by its name in ``MLmodel``. Without ``MLmodel``, a version of one pickle is
     unpickled; for anything else use ``download_model``.
 
-    Loaded at once is what is data alone: scikit-learn as skops with types of its own, and the native formats
-    of XGBoost, LightGBM, CatBoost and ONNX. Whatever could run its author's code (pickles, source, a loader
-    or type that is not known) is an InvalidInputError that names it. Who has looked at it calls again with
-    ``trusted_digest``, the version's ``tree_digest``: then it runs. Data of a hostile model may still crash
-    the process, in the libraries that read it.
+    Loaded at once is what is data alone: scikit-learn and LightGBM as skops with types of their own, and the
+    native formats of XGBoost, LightGBM, CatBoost and ONNX. Whatever could run its author's code (pickles,
+    source, a loader or type that is not known) is an InvalidInputError that names it. Who has looked at it
+    calls again with ``trusted_digest``, the version's ``tree_digest``: then it runs. Data of a hostile model
+    may still crash the process, in the libraries that read it.
 
     Raises IntegrityError unless the folder holds exactly the files of the version, InvalidInputError if a
     library is missing or ``trusted_digest`` is that of another tree, or ``MLmodel`` leads out of its folder.

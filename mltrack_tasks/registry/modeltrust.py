@@ -43,7 +43,12 @@ _XGBOOST = frozenset(
         ),
     }
 )
+_LIGHTGBM = frozenset(f"lightgbm.sklearn.LGBM{name}" for name in ("Classifier", "Regressor", "Ranker"))
+_BOOSTER = "lightgbm.basic.Booster"
+_LIGHTGBM_TYPES = frozenset({*_LIGHTGBM, _BOOSTER, "collections.OrderedDict"})
+"""What MLflow has skops trust for these. A ``Booster`` reads its state as the text of a model."""
 _PREDICTING = frozenset({"predict", "predict_proba", "predict_log_proba", "predict_joint_log_proba", "score"})
+_SESSION_NUMBERS = frozenset({"inter_op_num_threads", "intra_op_num_threads", "graph_optimization_level"})
 _PATHS = frozenset(
     {
         *("data", "code", "model_path", "pickled_model", "model_data", "model_code_path", "python_model"),
@@ -75,6 +80,20 @@ def _one_of(choices: Iterable[str]) -> Admits:
 
 def _are_skops_types(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(map(is_known_type, value)))
+
+
+def _are_lightgbm_types(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(map(_one_of(_LIGHTGBM_TYPES), value)))
+
+
+def _are_session_options(value: Any) -> bool:
+    """Numbers of threads, the level of optimisation and the mode; not ``extra_session_config``."""
+    return value is None or (
+        isinstance(value, dict)
+        and value.keys() <= _SESSION_NUMBERS | {"execution_mode"}
+        and all(type(value[key]) is int for key in value.keys() & _SESSION_NUMBERS)
+        and value.get("execution_mode", "sequential") in ("sequential", "parallel")
+    )
 
 
 def _are_providers(value: Any) -> bool:
@@ -130,9 +149,9 @@ _HARMLESS: dict[str, dict[str, Admits]] = {
     },
     "lightgbm": {
         "data": _is_text,
-        "model_class": _one_of(["lightgbm.basic.Booster"]),
-        "serialization_format": _is_plain,
-        "skops_trusted_types": _is_nothing,
+        "model_class": _one_of([_BOOSTER]),
+        "serialization_format": _is_plain,  # and the types: MLflow writes both of what is plain text, unused
+        "skops_trusted_types": _are_lightgbm_types,
         "lgb_version": _is_plain,
     },
     "catboost": {
@@ -144,13 +163,19 @@ _HARMLESS: dict[str, dict[str, Admits]] = {
     "onnx": {
         "data": _is_text,
         "providers": _are_providers,
-        "onnx_session_options": _is_nothing,
+        "onnx_session_options": _are_session_options,
         "onnx_version": _is_plain,
     },
 }
 """Flavours whose files are data alone -> the fields that MLflow 3.17 writes, and what each may hold."""
 _REQUIRED = {"sklearn": "serialization_format", "lightgbm": "model_class"}
 """Fields whose absence means a pickle, as in older MLflow."""
+_LIGHTGBM_SKOPS: dict[str, Admits] = {
+    **_HARMLESS["lightgbm"],
+    "model_class": _one_of(_LIGHTGBM),
+    "serialization_format": _one_of(["skops"]),
+}
+"""LightGBM's classes for scikit-learn, which are no text but skops, or a pickle."""
 
 
 def objections(name: str, flavors: Mapping[str, Fields], paths: Iterable[str]) -> list[str]:
@@ -182,10 +207,12 @@ def _of_flavor(name: str, fields: Fields, files: Collection[str]) -> Iterator[st
     if name not in _HARMLESS:
         yield f"the flavor {name!r:.80}, whose files may hold code"
         return
-    required = _REQUIRED.get(name)
+    known, required = _HARMLESS[name], _REQUIRED.get(name)
+    if name == "lightgbm" and _one_of(_LIGHTGBM)(fields.get("model_class")):
+        known, required = _LIGHTGBM_SKOPS, "serialization_format"
     if required is not None and required not in fields:
         yield f"no {required} in the flavor {name!r}"
-    yield from _of_fields(name, fields, {**_HARMLESS[name], "code": _is_nothing}, files)
+    yield from _of_fields(name, fields, {**known, "code": _is_nothing}, files)
 
 
 def _of_fields(

@@ -406,7 +406,7 @@ ONNX = {"data": "m.onnx", "providers": ["CPUExecutionProvider"], "onnx_session_o
     [
         ("xgboost", XGB, {"model_class": "subprocess.Popen"}),
         ("xgboost", XGB, {"model_class": "xgboost.os.system"}),
-        ("lightgbm", LGB, {"model_class": "lightgbm.sklearn.LGBMClassifier"}),
+        ("lightgbm", LGB, {"model_class": "lightgbm.sklearn.Unknown"}),
         ("lightgbm", LGB, {"skops_trusted_types": ["os.system"]}),
         ("catboost", CAT, {"save_format": "python"}),
         ("onnx", ONNX, {"onnx_session_options": {"custom_ops": "x.so"}}),
