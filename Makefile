@@ -7,13 +7,11 @@ READY := $(VENV)/.ready
 # 3.11 first: it is what the lock is tested with.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-FLOORS := tests/floor0 tests/floor1 tests/floor2 tests/floor3
 STAGES := tests/e2e tests/real
-# Files of tests side by side, each in one process: most of a test is waiting or one core's work.
+# Files of tests side by side, each in one process: most of a test is waiting or one core's work. One start
+# for all: each process imports pandas, MLflow and Prefect anew, which takes as long as a hundred tests.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 ARGS ?=
-# A choice of tests may lie in one part alone; pytest ends with 5 where it is left with none.
-NONE_IS_FINE = $(if $(ARGS),|| [ $$? -eq 5 ])
 
 # The caller's profiles and credentials stay out, unless they are meant: with a bucket named.
 FOREIGN := $(filter PREFECT_%,$(.VARIABLES))
@@ -34,10 +32,8 @@ help: ## show this list
 demo: $(READY) ## the main job on an S3 inside the process, nothing to configure
 	$(BIN)/python examples/s3_integration_demo.py $(ARGS)
 
-test: $(READY) ## the tests, lowest floors first; ARGS="-k name" is passed on to pytest
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(FLOORS) -m 'not network' $(ARGS) $(NONE_IS_FINE)
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(FLOORS) -m network $(ARGS) $(NONE_IS_FINE)
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(addprefix --ignore=,$(FLOORS) $(STAGES)) $(ARGS) $(NONE_IS_FINE)
+test: $(READY) ## the tests; ARGS="-k name" is passed on to pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests $(addprefix --ignore=,$(STAGES)) $(ARGS)
 
 e2e: $(READY) ## the end-to-end tests: the demo, the examples, a Prefect server
 	$(BIN)/python -m pytest tests/e2e $(ARGS)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import botocore.session
 import pytest
@@ -20,6 +22,8 @@ from tests.servers.faultproxy import FaultProxy  # noqa: E402
 from tests.settings import BUCKET, GIVEN, settings_of  # noqa: E402
 
 _GIVEN = GIVEN
+MEMORY = Path("/dev/shm")
+ROOM = 1 << 30  # [bytes]; all tests together write 0.9 GB, and what passed is removed at once
 
 settings.register_profile(
     "default",
@@ -40,6 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
     botocore.session.create_loader = functools.cache(botocore.session.create_loader)
     for name in GIVEN:
         os.environ.pop(name, None)
+    if "TMPDIR" not in os.environ and _has_room(MEMORY):
+        # Ten thousand fsyncs: on a disk they take as long as everything else.
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
     home = tempfile.TemporaryDirectory(prefix="mltrack-tests-")
     config.add_cleanup(home.cleanup)
     nowhere = str(Path(home.name) / "none")
@@ -54,6 +61,25 @@ def pytest_configure(config: pytest.Config) -> None:
         PREFECT_LOCAL_STORAGE_PATH=str(Path(home.name) / "storage"),
         PREFECT_MEMO_STORE_PATH=str(Path(home.name) / "memo.toml"),
     )
+
+
+def _has_room(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK) and shutil.disk_usage(folder).free > ROOM
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give files to processes, and floor 4 to one alone: the Prefect server that it starts is dear."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling  # not where the oldest dependencies are tried
+
+    class Files(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "tests/floor4" if file.startswith("tests/floor4/") else file
+
+    return Files(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
