@@ -260,8 +260,12 @@ def _send_parts(store: Store, upload: Upload, source: Source) -> bool:
     if whole.hexdigest() != source.digest:
         raise changed(f"The source of {source.digest}")
     content = {"part_size": part_size_for(source.size), "composite": composite_checksum(digests)}
-    create_if_absent(store, layout.blob_parts_key(source.digest), content)
-    return upload.complete()
+    key = layout.blob_parts_key(source.digest)
+    was_there = not create_if_absent(store, key, content)
+    created = upload.complete()
+    if was_there and created:
+        create_if_absent(store, key, content)  # a collector may have taken both in between
+    return created
 
 
 def _send_part(upload: Upload, numbered: tuple[int, bytes]) -> bytes:

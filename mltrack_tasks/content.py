@@ -137,7 +137,7 @@ def writer_of(store: Store, thing: Any, name: str) -> Writer:
             return write_value(store, thing, name, observe)
         ref = resolve_ref(store, thing)
         require_blob(store, ref.hash, ref.format, ref.size_bytes)
-        return replace(ref, name=name)
+        return replace(ref, name=name, created=False)
 
     return write
 

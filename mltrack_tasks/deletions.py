@@ -1,14 +1,16 @@
 """The writer's side of garbage collection: each side flags, then looks. docs/format.md has the protocol.
 
-A writer pins its blobs, then looks for open deletion batches; a collector opens its batch, then looks for
-pins. So at least one of them sees the other, and no lock is needed.
+A writer pins its blobs, then looks for open deletion batches, then at the blobs that were there before it
+came; a collector opens its batch, then looks for pins. So at least one of them sees the other, and no lock is
+needed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from mltrack_tasks import layout
 from mltrack_tasks.digest import is_digest
@@ -22,7 +24,12 @@ from mltrack_tasks.stores.base import Store
 
 BATCH_TIMEOUT = 120.0
 """[s] to wait for a collector to close a batch of 1,000 deletions that names one of our blobs."""
+STALE = 43_200.0
+"""[s] of writing and pinning after which also blobs that this call created are looked at again: a collector
+leaves alone what is younger than a grace period, which is a day at least."""
 _POLL = 0.5
+
+T = TypeVar("T")
 
 Writer = Callable[[Observe], DataRef]
 """Makes sure of one blob -> its ref; called again if a collector took the blob."""
@@ -39,26 +46,41 @@ def hold(
     """Write blobs, pin each under ``pin_key(digest)``, outlast open deletions -> refs in order.
 
     What was written is safe from collectors from here on, until a record lists it. Without an open batch
-    this costs one LIST beside the writes. ``listed(refs)`` names digests that need no pin: it found them in
-    a record that stands for good. Raises SourceChangedError if a blob that was taken cannot be written again
-    because its source is another by now.
+    this costs one LIST beside the writes, and a HEAD for each blob and each pin that was there before: a
+    collection may have begun and ended since it was found. ``listed(refs)`` names digests that need no pin:
+    it found them in a record that stands for good. Raises SourceChangedError if a blob that was taken cannot
+    be written again because its source is another by now.
     """
     seen: list[Event] = []
+    began = time.time()
     try:
         refs = run_all([partial(write, seen.append) for write in writers], store.max_workers)
         digests = dict.fromkeys(ref.hash for ref in refs)
         known = listed(refs)
         pins = [pin_key(digest) for digest in digests if digest not in known]
-        run_all([partial(ensure, store, pin) for pin in pins], store.max_workers)
+        fresh = run_all([partial(ensure, store, pin) for pin in pins], store.max_workers)
         threatened = outlast(store, digests)
+        stale = time.time() - began > STALE
+        settled = threatened.union(known)
+        doubtful = [ref for ref in refs if ref.hash not in settled and (stale or not ref.created)]
+        threatened |= {ref.hash for ref in missing(store, doubtful, lambda ref: ref.storage_path)}
         for write, ref in zip(writers, refs, strict=True):
             if ref.hash in threatened:
                 _write_again(write, ref, seen.append)
                 ensure(store, pin_key(ref.hash))
+        old = [pin for pin, made in zip(pins, fresh, strict=True) if not made]
+        run_all([partial(ensure, store, pin) for pin in missing(store, old, str)], store.max_workers)
     finally:
         for event in seen:  # from this thread, and also when something failed: a healed blob is news
             observe(event)
     return refs
+
+
+def missing(store: Store, things: Iterable[T], key_of: Callable[[T], str]) -> list[T]:
+    """Ask for the object of each thing -> those whose object is not there."""
+    asked = list(things)
+    found = run_all([partial(store.head, key_of(thing)) for thing in asked], store.max_workers)
+    return [thing for thing, stat in zip(asked, found, strict=True) if stat is None]
 
 
 def _write_again(write: Writer, ref: DataRef, observe: Observe) -> None:

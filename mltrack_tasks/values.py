@@ -72,11 +72,12 @@ def _write(
     ask: bool | None = None,
 ) -> DataRef:
     """Describe, then write the blob -> its ref."""
-    if description.format in layout.DESCRIBED_FORMATS and description.codec != _UNREADABLE:
-        create_if_absent(
-            store, layout.blob_metadata_key(source.digest), _description(description, source.size)
-        )
+    described = description.format in layout.DESCRIBED_FORMATS and description.codec != _UNREADABLE
+    key, content = layout.blob_metadata_key(source.digest), _description(description, source.size)
+    was_there = described and not create_if_absent(store, key, content)
     created = write_blob(store, source, description.format, observe=observe, ask=ask)
+    if was_there and created:
+        create_if_absent(store, key, content)  # a collector may have taken both in between
     return DataRef(
         hash=source.digest,
         format=description.format,

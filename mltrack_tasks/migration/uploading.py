@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mltrack_tasks import canonical, events, layout
-from mltrack_tasks.deletions import outlast
+from mltrack_tasks.deletions import missing, outlast
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.filetree import Entry
+from mltrack_tasks.layout import blob_key
 from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.hashing import Failed, hash_entries
 from mltrack_tasks.migration.origin import Origin
@@ -69,12 +70,15 @@ def upload_batch(
     if done is not None and _is_of(done, batch, origin, observe) and not outlast(store, done.digests_held()):
         return Uploaded(done)
     _flag(store, origin.migration, batch)
+    # What the record names is safe from here on, before it is looked for: who had opened a batch of deletions
+    # is done, and who opens one sees the record.
+    outlast(store, {entry.digest for entry in batch.single() if entry.digest})
     began = time.time_ns()
     with origin.open() as tree, HashCache(tree.root) as cache:
         work = _Work(Way(store, tree, origin.migration), batch, observe)
         singles, packed = batch.single(), batch.packed()
         work.send(singles, packed, batch.listing if trust else Listing())
-        while threatened := outlast(store, work.digests()):
+        while threatened := outlast(store, work.digests()) | work.lost():
             taken = [entry for entry in singles if work.digest_of(entry) in threatened]
             work.send(taken, packed if threatened & set(work.packs) else [], Listing())
         cache.keep(work.hashed(), began)
@@ -155,9 +159,16 @@ class _Work:
         """Blobs that the receipt is going to name."""
         return {sent.entry.digest for sent in self._sent.values()} | set(self.packs)
 
+    def lost(self) -> set[str]:
+        """Blobs that were there before their pin, and are gone: a collection began and ended meanwhile."""
+        late = {item.entry.digest: item.format for item in self._sent.values() if _is_late(item.entry)}
+        late |= dict.fromkeys(self.packs, "bin")
+        found = (item for item in late.items() if item[0] not in self.created)
+        return {digest for digest, _ in missing(self._way.store, found, lambda item: blob_key(*item))}
+
     def hashed(self) -> list[Entry]:
         """Files whose digest was not known before they were sent."""
-        return [sent.entry for sent in self._sent.values() if sent.entry.size > DEFER_ABOVE]
+        return [sent.entry for sent in self._sent.values() if _is_late(sent.entry)]
 
     def receipt(self) -> Receipt:
         """What was confirmed, under the id of a batch of just these files."""
@@ -176,3 +187,8 @@ class _Work:
     def _tell(self, done: int) -> None:
         details = {"done": done, "total": self._batch.size_bytes, "unit": "bytes"}
         self._observe(Event(events.PROGRESS, "sending files", details))
+
+
+def _is_late(entry: Entry) -> bool:
+    """Whether the batch's record could not name a file's blob, so that a pin came after it."""
+    return entry.size > DEFER_ABOVE

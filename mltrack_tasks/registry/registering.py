@@ -249,7 +249,7 @@ def _resolved(store: Store, refs: Mapping[str, Any] | None) -> dict[str, DataRef
 
 def _as_it_is(ref: DataRef, observe: Observe) -> DataRef:
     """What a run of this store lists is its own business; a pin keeps it for the version too."""
-    return ref
+    return replace(ref, created=False)
 
 
 def mlflow_of(store: Store, files: Sequence[ModelFile]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_storing_again_sends_nothing_but_the_question(tmp_path: Path) -> None:
     assert store_data(store, FRAME, "train") == first
     assert len(list_data(store)) == 1
     blob = [(verb, key) for verb, key in store.log if key == first.storage_path]
-    assert blob == [("create", first.storage_path)] * 2 + [("head", first.storage_path)]
+    assert blob == [("create", first.storage_path)] * 2 + [("head", first.storage_path)] * 2
     assert sent != {}
 
 

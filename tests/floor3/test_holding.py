@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,17 @@ import pytest
 
 from mltrack_tasks import events
 from mltrack_tasks.content import list_data, retrieve_data, store_data, store_file
-from mltrack_tasks.errors import InvalidInputError, MLTrackError, SourceChangedError, TransientError
+from mltrack_tasks.errors import (
+    InvalidInputError,
+    MLTrackError,
+    NotFoundError,
+    SourceChangedError,
+    TransientError,
+)
 from mltrack_tasks.events import Event
 from mltrack_tasks.records import Record
 from mltrack_tasks.runs import get_run, store_run
-from mltrack_tasks.stores.base import Store, WrapperStore
+from mltrack_tasks.stores.base import Stat, Store, WrapperStore
 from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
 from tests.floor3 import invariants
@@ -197,3 +203,59 @@ def test_a_write_that_never_lands_is_a_transient_error(no_pauses: list[float]) -
 
 def _keys(store: Store, *prefixes: str) -> list[str]:
     return [key for key in invariants.keys(store) if key.startswith(prefixes)]
+
+
+class Sweeps(WrapperStore):
+    """Before the first pin, a collection that began after the blob was found ends: it left no trace."""
+
+    def __init__(self, inner: Store, taken: list[str]) -> None:
+        super().__init__(inner)
+        self.taken = taken
+
+    def create(self, key: str, body: bytes | memoryview) -> bool:
+        if key.startswith("runs/by_data/"):
+            self.inner.delete(self.taken)
+            self.taken = []
+        return self.inner.create(key, body)
+
+
+def test_a_collection_between_finding_a_blob_and_pinning_it() -> None:
+    bare = MemoryStore()
+    ref = store_data(bare, {"a": 1}, "old")
+    folder = ref.storage_path.rsplit("/", 1)[0]
+    taken = [ref.storage_path, f"{folder}/metadata.json"]
+    again = store_run(Sweeps(bare, taken), "r", {"d": {"a": 1}}, storage_mode="flat")
+    assert retrieve_data(bare, again.data["d"]) == {"a": 1}
+    invariants.check_always(bare)
+    with pytest.raises(NotFoundError):
+        store_run(Sweeps(bare, [*taken]), "other", {"d": ref}, storage_mode="flat")
+    assert _keys(bare, "manifests/") == ["manifests/r.json"]
+
+
+class SweepsDescribed(WrapperStore):
+    """A collection takes the blob and its description after the writer has seen the description."""
+
+    def create(self, key: str, body: bytes | memoryview) -> bool:
+        if key.endswith("/data.json"):
+            folder = key.rsplit("/", 1)[0]
+            self.inner.delete([f"{folder}/metadata.json", key])
+        return self.inner.create(key, body)
+
+
+def test_a_collection_between_description_and_blob() -> None:
+    bare = MemoryStore()
+    store_data(bare, {"a": 1}, "n")
+    store_data(SweepsDescribed(bare), {"a": 1}, "n")
+    invariants.check_finished(bare)
+
+
+def test_a_pin_that_was_taken_after_it_was_found() -> None:
+    class Unpins(WrapperStore):
+        def list(self, prefix: str, *, after: str = "") -> Iterator[Stat]:
+            self.inner.delete(_keys(self.inner, "runs/by_data/"))
+            return self.inner.list(prefix, after=after)
+
+    bare = MemoryStore()
+    store_data(bare, BODY, "n")
+    store_data(Unpins(bare), BODY, "n")
+    invariants.check_finished(bare)
