@@ -138,8 +138,7 @@ def _read_into(known: Databases, path: str, copy: Path, found: TreeLayout, *, re
                 for model in database.logged_models(damaged=_left_out)
                 if model.source_run_id is not None and model.model_id in artifacts
             }
-            damaged = lambda name, error: registry.damaged.append((name, str(error)))  # noqa: E731
-            registry.models.extend(database.registered_models(damaged=damaged))
+            _read_registry(database, registry)
     except IntegrityError as error:
         if required:
             raise
@@ -149,6 +148,16 @@ def _read_into(known: Databases, path: str, copy: Path, found: TreeLayout, *, re
     known.models.update(models)
     known.registries.append(registry)
     return True
+
+
+def _read_registry(database: Database, registry: Registry) -> None:
+    """Read the registered models; what is damaged of them keeps no run from being read."""
+    damaged = registry.damaged
+    try:
+        for model in database.registered_models(damaged=lambda name, why: damaged.append((name, str(why)))):
+            registry.models.append(model)
+    except IntegrityError as error:
+        damaged.append((f"models of {registry.place!r}", str(error)))
 
 
 def _groups_in(database: Database, artifacts: Mapping[str, str]) -> Iterator[RunGroup]:

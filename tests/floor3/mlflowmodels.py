@@ -11,6 +11,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 
+from tests.floor3.migrationtrees import fill
+
 MLMODEL = b"flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n"
 SIZES = {"MLmodel": 0, "data/packed": 9_000, "weights.bin": 50_000}
 """Files of a model [bytes]: one for the manifest, one for a pack, and a blob."""
@@ -38,13 +40,13 @@ class Site(NamedTuple):
 
     def files(self, run: str, weights: bytes, path: str = "model") -> None:
         """Write a model's files as artifacts of a run, as MLflow 2 did: one of each size class."""
-        fill(self.artifacts(run) / path, weights)
+        write_model(self.artifacts(run) / path, weights)
 
     def logged(self, run: str, weights: bytes, name: str = "model") -> str:
         """Log a model as MLflow 3 does, beside its run -> its id."""
         model = self.client.create_logged_model(self.experiment, name=name, source_run_id=run)
         self.client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
-        fill(Path(model.artifact_location.removeprefix("file://")), weights)
+        write_model(Path(model.artifact_location.removeprefix("file://")), weights)
         self.client.finalize_logged_model(model.model_id, "READY")
         return str(model.model_id)
 
@@ -59,7 +61,7 @@ class Site(NamedTuple):
         self.client.transition_model_version_stage(name, str(number), stage)
 
 
-def fill(folder: Path, weights: bytes) -> None:
+def write_model(folder: Path, weights: bytes) -> None:
     """Write the files of a model."""
     for path, size in SIZES.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -77,3 +79,26 @@ def at_work(folder: Path, kind: str) -> Iterator[Site]:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         client = MlflowClient(uri, registry_uri=uri)
         yield Site(client, folder / "mlruns", client.create_experiment("churn"))
+
+
+def small_registry(tree: Path) -> Path:
+    """A file store with one model of two versions, without MLflow: small, for many rounds."""
+    run = "a" * 32
+    meta = "artifact_uri: a\nentry_point_name: ''\nexperiment_id: '0'\nlifecycle_stage: active\n"
+    more = f"run_id: {run}\nrun_name: n\nsource_type: 4\nstart_time: 1\nend_time: 2\nstatus: 3\nuser_id: u\n"
+    version = "creation_timestamp: 1\nname: churn\ncurrent_stage: {}\nversion: {}\nsource: runs:/{}/{}\n"
+    return fill(
+        tree,
+        {
+            "0/meta.yaml": b"artifact_location: a\nexperiment_id: '0'\nlifecycle_stage: active\nname: D\n",
+            f"0/{run}/meta.yaml": f"{meta}{more}".encode(),
+            f"0/{run}/metrics/auc": b"1 0.5 0\n",
+            f"0/{run}/artifacts/one/MLmodel": b"flavors: {}\n",
+            f"0/{run}/artifacts/one/weights": b"1" * 40_000,
+            f"0/{run}/artifacts/two/weights": b"2" * 5_000,
+            "models/churn/meta.yaml": b"name: churn\ncreation_timestamp: 1\n",
+            "models/churn/aliases/champion": b"2",
+            "models/churn/version-1/meta.yaml": version.format("Staging", 1, run, "one").encode(),
+            "models/churn/version-2/meta.yaml": version.format("None", 2, run, "two").encode(),
+        },
+    )

@@ -38,8 +38,9 @@ from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.observed import CountingStore, FaultyStore
+from mltrack_tasks.trust.verify import verify_store
 from tests.floor3.migrationtrees import AT_ONCE, NAME, fill, kept, migrate, quiet, restored, stored
-from tests.floor3.mlflowmodels import SIZES, Site, at_work
+from tests.floor3.mlflowmodels import SIZES, Site, at_work, small_registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*transition_model_version_stage:FutureWarning")
 
@@ -448,29 +449,6 @@ def test_a_version_that_cannot_be_written_is_an_error_and_holds_up_nothing_else(
     assert site.artifacts(runs[0]).exists()
 
 
-def _bare(tree: Path) -> Path:
-    """A file store with one model of two versions, without MLflow: small, for many rounds."""
-    run = "a" * 32
-    meta = "artifact_uri: a\nentry_point_name: ''\nexperiment_id: '0'\nlifecycle_stage: active\n"
-    more = f"run_id: {run}\nrun_name: n\nsource_type: 4\nstart_time: 1\nend_time: 2\nstatus: 3\nuser_id: u\n"
-    version = "creation_timestamp: 1\nname: churn\ncurrent_stage: {}\nversion: {}\nsource: runs:/{}/{}\n"
-    return fill(
-        tree,
-        {
-            "0/meta.yaml": b"artifact_location: a\nexperiment_id: '0'\nlifecycle_stage: active\nname: D\n",
-            f"0/{run}/meta.yaml": f"{meta}{more}".encode(),
-            f"0/{run}/metrics/auc": b"1 0.5 0\n",
-            f"0/{run}/artifacts/one/MLmodel": b"flavors: {}\n",
-            f"0/{run}/artifacts/one/weights": b"1" * 40_000,
-            f"0/{run}/artifacts/two/weights": b"2" * 5_000,
-            "models/churn/meta.yaml": b"name: churn\ncreation_timestamp: 1\n",
-            "models/churn/aliases/champion": b"2",
-            "models/churn/version-1/meta.yaml": version.format("Staging", 1, run, "one").encode(),
-            "models/churn/version-2/meta.yaml": version.format("None", 2, run, "two").encode(),
-        },
-    )
-
-
 def contents(store: Store) -> dict[str, Any]:
     """All records but for when and by whom, all blobs; days in keys of the log are left out."""
     found: dict[str, Any] = {}
@@ -484,7 +462,7 @@ def contents(store: Store) -> dict[str, Any]:
 
 @pytest.mark.parametrize("how", ["crash", "after"])
 def test_killed_anywhere_the_same_call_completes_it(how: Any, tmp_path: Path, no_pauses: list[float]) -> None:
-    tree = _bare(tmp_path / "tree")
+    tree = small_registry(tmp_path / "tree")
     counted = FaultyStore(MemoryStore(max_workers=2), 0)
     migrate(GuardedStore(counted), tree)
     whole = contents(counted)
@@ -529,7 +507,7 @@ HOSTILE: dict[str, tuple[Callable[[str], str], str]] = {
 def test_a_registry_that_cannot_be_read_is_kept_byte_for_byte(
     case: str, store: Store, tmp_path: Path
 ) -> None:
-    tree = _bare(tmp_path / "tree")
+    tree = small_registry(tmp_path / "tree")
     meta = tree / "models" / "churn" / "meta.yaml"
     change, reason = HOSTILE[case]
     meta.write_text(change(meta.read_text()))
@@ -541,7 +519,7 @@ def test_a_registry_that_cannot_be_read_is_kept_byte_for_byte(
 
 
 def test_hostile_names_and_numbers_stay_within_their_places(store: Store, tmp_path: Path) -> None:
-    tree = _bare(tmp_path / "tree")
+    tree = small_registry(tmp_path / "tree")
     fill(tree, {f"models/churn/aliases/{alias}": b"1" for alias in ("latest", "v3", "a%2F..", "gone")})
     fill(tree, {"models/churn/aliases/gone": b"77"})
     fill(tree, {"models/churn/aliases/of/folders": b"1"})
@@ -556,6 +534,29 @@ def test_hostile_names_and_numbers_stay_within_their_places(store: Store, tmp_pa
     folders = {key.split("/")[2] for key in stored(store) if key.startswith("models/")}
     assert folders == {"churn"}
     assert migrate(store, tree).unchanged
+
+
+def test_a_registry_that_is_damaged_in_a_database_hides_no_run(tmp_path: Path, store: Store) -> None:
+    with at_work(tmp_path, "sqlite") as site:
+        [run] = simple(site, 1)
+        database = sqlite3.connect(tmp_path / "mlflow.db")
+        with database:
+            database.execute("ALTER TABLE model_version_tags RENAME COLUMN name TO other")
+        database.close()
+        report = migrate(store, site.tree)
+    assert report.runs == (run,)
+    assert "without the column name" in dict(report.not_registered)["models of 'mlflow.db'"]
+
+
+@pytest.mark.parametrize("level", ["structure", "read"])
+def test_a_store_with_models_of_mlflow_verifies(site: Site, store: Store, level: str) -> None:
+    simple(site)
+    migrate(store, site.tree)
+    site.client.delete_registered_model_alias("churn", "champion")
+    migrate(store, site.tree)
+    report = verify_store(store, level=level, observe=quiet)
+    assert report.ok
+    assert not report.findings
 
 
 def test_a_database_may_hold_any_name(tmp_path: Path, store: Store) -> None:
