@@ -12,6 +12,7 @@ import pytest
 
 from mltrack_tasks import layout, modelkeys, registry
 from mltrack_tasks.content import store_data
+from mltrack_tasks.errors import IntegrityError, NotFoundError
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.records import Record
 from mltrack_tasks.runs import store_run
@@ -104,6 +105,20 @@ def test_registering_again_mends_what_is_damaged_or_gone(place: Place, tmp_path:
     place.raw.put(damaged, b"short")
     assert not register(place.store, root).created
     assert registry.download_model(place.store, "m", first.version, tmp_path / "here")[1].is_dir()
+
+
+@pytest.mark.parametrize("body", [None, b"", b"w", b"weights and more"])
+def test_downloads_of_what_is_not_whole(place: Place, body: bytes | None, tmp_path: Path) -> None:
+    """The size that the record says is relied on for the number of requests, not for what is right."""
+    (tmp_path / "w").write_bytes(b"weights")
+    made = register(place.store, tmp_path / "w")
+    key = layout.blob_key(made.files[0].digest, made.files[0].format)
+    place.store.delete([key])
+    if body is not None:
+        place.raw.put(key, body)
+    with pytest.raises(NotFoundError if body is None else IntegrityError):
+        registry.download_model(place.store, "m", made.version, tmp_path / "here")
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("store", "w")] == []
 
 
 def test_training_data_that_the_record_lacks_is_pinned(store: Store, root: Path) -> None:
