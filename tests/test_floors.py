@@ -121,13 +121,13 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("migration.selecting", "migration.storecopy", "migration.repoint", "migration.download"),
             *("registry", "registry.numbered", "registry.aliases", "registry.reading", "registry.identity"),
             *(
-                "registry.sources",
-                "registry.runsource",
+                "registry.sourcefiles",
+                "registry.storedruns",
                 "registry.tracking",
                 "registry.trackedruns",
                 "registry.trackingclient",
                 "registry.trackingerrors",
-                "registry.finding",
+                "registry.modelsource",
             ),
             *(
                 "registry.materialising",

@@ -27,11 +27,11 @@ from mltrack_tasks.records import Record, RunManifest
 from mltrack_tasks.recordstore import create_record, ensure
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.registrations import Registration
-from mltrack_tasks.registry.finding import model_source
 from mltrack_tasks.registry.identity import claim_version, today, version_of_tree
 from mltrack_tasks.registry.materialising import check_places, materialise
+from mltrack_tasks.registry.modelsource import model_source
 from mltrack_tasks.registry.reading import read_version, with_standing
-from mltrack_tasks.registry.sources import ModelSource
+from mltrack_tasks.registry.sourcefiles import ModelSource
 from mltrack_tasks.run_inputs import checked_metrics, checked_values
 from mltrack_tasks.stores.base import Store
 

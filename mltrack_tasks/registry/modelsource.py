@@ -15,14 +15,14 @@ from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef, is_ref_text
 from mltrack_tasks.registry import tracking
-from mltrack_tasks.registry.runsource import files_of_run, find_run
-from mltrack_tasks.registry.sources import (
+from mltrack_tasks.registry.sourcefiles import (
     ModelSource,
     SourceFile,
     files_of_refs,
     local_files,
     path_of_ref,
 )
+from mltrack_tasks.registry.storedruns import files_of_run, find_run
 from mltrack_tasks.run_inputs import checked_id
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.files import os_errors

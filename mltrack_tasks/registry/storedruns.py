@@ -14,7 +14,7 @@ from mltrack_tasks.mlflowdata.filestore import META, read_logged_model
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
-from mltrack_tasks.registry.sources import SourceFile, bytes_file, files_of_refs, path_of_ref
+from mltrack_tasks.registry.sourcefiles import SourceFile, bytes_file, files_of_refs, path_of_ref
 from mltrack_tasks.runs import get_run
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.treeparts import read_tree
