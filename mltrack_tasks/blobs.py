@@ -82,7 +82,7 @@ def write_blob(
     ask_first = source.size > ASK_FIRST_ABOVE if ask is None else ask
     for attempt in range(WRITE_TRIES):
         sending = attempt > 0 or not ask_first
-        if sending and _send(store, key, source):
+        if sending and send_blob(store, key, source):
             observe(Event(events.BLOB_CREATED, key, {"bytes": source.size}))
             return True
         stat = store.head(key, checksum=True)
@@ -93,7 +93,7 @@ def write_blob(
             _require_readable(store, stat, accept_archived)
             observe(Event(events.BLOB_PRESENT, key, {"bytes": source.size}))
             return False
-        elif _send(store, key, source, replacing=stat.etag):
+        elif send_blob(store, key, source, replacing=stat.etag):
             store.evict(key)
             observe(Event(events.BLOB_HEALED, key, {"bytes": source.size, "found_bytes": stat.size}))
             return True
@@ -231,7 +231,8 @@ def _require_readable(store: Store, stat: Stat, accept_archived: bool) -> None:
         )
 
 
-def _send(store: Store, key: str, source: Source, *, replacing: str | None = None) -> bool:
+def send_blob(store: Store, key: str, source: Source, *, replacing: str | None = None) -> bool:
+    """Write a blob where none is, or over the damaged object of the ETag ``replacing``: True if written."""
     if source.size > SINGLE_PUT_LIMIT:
         with _turn_of(store), store.upload(key, source.size, replacing=replacing) as upload:
             return _send_parts(store, upload, source)

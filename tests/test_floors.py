@@ -74,6 +74,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "stores.s3_answers",
                 "stores.s3_copy",
                 "stores.s3_heads",
+                "stores.s3_versions",
                 "stores.s3",
                 "stores.identity",
                 "stores.probe",
@@ -142,7 +143,8 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             "registry.loadmodel",
             *("trust", "trust.needs", "trust.readers", "trust.roots", "trust.findings", "trust.references"),
             *("trust.walk", "trust.checks", "trust.structure", "trust.journal", "trust.knownkeys"),
-            *("trust.remainder", "trust.audit", "trust.verify"),
+            *("trust.remainder", "trust.audit", "trust.verify", "trust.remedies", "trust.records"),
+            *("trust.healing", "trust.blobheal", "trust.heal"),
         ),
     ),
     (

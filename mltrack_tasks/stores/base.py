@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,6 +38,15 @@ class Stat:
     def archived(self) -> bool:
         """Whether the object must be restored before it can be read."""
         return self.storage_class in _ARCHIVES and not self.restored
+
+
+@dataclass(frozen=True, slots=True)
+class Older:
+    """An earlier version of an object, and how its bytes are read."""
+
+    size: int
+    modified: datetime
+    read: Callable[[], Iterator[bytes]]
 
 
 Level: TypeAlias = tuple[list[Stat], list[str]]
@@ -160,6 +169,10 @@ class Store(ABC):
         """Describe writes that were begun and neither finished nor dropped: keys, and when they began."""
         return iter(())
 
+    def older(self, key: str) -> Iterator[Older]:
+        """Name the earlier versions of an object that are kept, newest first; none where none are."""
+        return iter(())
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.location}>"
 
@@ -222,6 +235,9 @@ class WrapperStore(Store):
 
     def unfinished(self) -> Iterator[Stat]:
         return self.inner.unfinished()
+
+    def older(self, key: str) -> Iterator[Older]:
+        return self.inner.older(key)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.inner!r}>"

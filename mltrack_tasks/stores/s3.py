@@ -27,7 +27,7 @@ from obstore.exceptions import (
 from mltrack_tasks import layout
 from mltrack_tasks.digest import part_size_for
 from mltrack_tasks.errors import InvalidInputError, MLTrackError, NotFoundError
-from mltrack_tasks.stores.base import Level, Stat, Store, Upload, require_two_keys, sorted_folders
+from mltrack_tasks.stores.base import Level, Older, Stat, Store, Upload, require_two_keys, sorted_folders
 from mltrack_tasks.stores.s3_answers import BucketFolder, stat_of
 from mltrack_tasks.stores.s3_copy import Copier
 from mltrack_tasks.stores.s3_errors import (
@@ -42,6 +42,7 @@ from mltrack_tasks.stores.s3_objects import build_objects, require_same_process
 from mltrack_tasks.stores.s3_parts import PartClient
 from mltrack_tasks.stores.s3_settings import CredentialSource, S3Settings, build_client, build_session
 from mltrack_tasks.stores.s3_upload import S3Upload
+from mltrack_tasks.stores.s3_versions import older_versions
 
 LARGE_BODY = 512 * 1024
 """[bytes] A larger body may take longer to send than an answer may take to begin (READ_TIMEOUT)."""
@@ -141,6 +142,9 @@ class S3Store(Store):
     def unfinished(self) -> Iterator[Stat]:
         with botocore_errors("uploads", self.location):
             yield from self._folder("").uploads(self.client)
+
+    def older(self, key: str) -> Iterator[Older]:
+        return older_versions(self.client, self.settings.bucket, self._full(key))
 
     def copy(self, source: str, target: str, size: int) -> Stat:
         require_two_keys(source, target)

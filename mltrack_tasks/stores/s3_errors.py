@@ -25,6 +25,8 @@ ACTIONS = {
     "get": "s3:GetObject",
     "head": "s3:GetObject",
     "list": "s3:ListBucket",
+    "versions": "s3:ListBucketVersions",
+    "version": "s3:GetObjectVersion",
     "uploads": "s3:ListBucketMultipartUploads",
     "delete": "s3:DeleteObject",
     "copy": "s3:GetObject and s3:PutObject",

@@ -32,7 +32,8 @@ AUDITS = "audits/"
 RESUMED_FOR = timedelta(days=30)
 """How long an audit that was stopped may be gone on with, by the store's clock."""
 
-_ID = re.compile(rf"[0-9]{{8}}T[0-9]{{6}}Z-({'|'.join(LEVELS)})(-[1-9][0-9]*of[1-9][0-9]*)?-[0-9a-f]{{8}}")
+_ID = re.compile(rf"[0-9]{{8}}T[0-9]{{12}}Z-({'|'.join(LEVELS)})(-[1-9][0-9]*of[1-9][0-9]*)?-[0-9a-f]{{8}}")
+_TIME = len("20240115T093000000000Z-")
 _STEP = re.compile(r"[0-9]{8}\.json")
 _AMOUNTS = ("blobs", "checked", "unchanged", "unattested")
 
@@ -157,13 +158,18 @@ def begin(store: Store, scope: Scope, *, last: str, resume: bool) -> Journal:
         open_audit.go_on(last)
         return open_audit
     now = datetime.now(UTC)
-    audit = f"{now:%Y%m%dT%H%M%SZ}-{scope.suffix}-{secrets.token_hex(4)}"
+    audit = f"{now:%Y%m%dT%H%M%S%fZ}-{scope.suffix}-{secrets.token_hex(4)}"
     create_record(store, begun_key(audit), scope.to_content(), what=f"The audit {audit}")
     return Journal(store, audit, scope, _began(store, audit))
 
 
 def read_findings(store: Store, audit: str) -> Iterator[Finding]:
-    """Read all findings of a finished audit, one after the other. Raises NotFoundError if there is none."""
+    """Read all findings of a finished audit, one after the other.
+
+    Raises NotFoundError if there is none of this id, or it was not finished.
+    """
+    if not is_audit(audit):
+        raise InvalidInputError(f"{audit!r:.80} is not the id of an audit.")
     what = f"{report_key(audit)} in {store.location}"
     fields = Fields(read_record(store, report_key(audit)).content, what)
     dropped = set(fields.sizes("dropped") or ())
@@ -181,6 +187,14 @@ def last_audit(store: Store, level: str) -> str | None:
         if store.head(report_key(audit)) is not None:
             return audit
     return None
+
+
+def last_finished(store: Store) -> str:
+    """Name the newest finished audit. Raises NotFoundError if there is none."""
+    for audit in sorted(filter(is_audit, store.level(AUDITS)[1]), reverse=True):
+        if store.head(report_key(audit)) is not None:
+            return audit
+    raise NotFoundError(f"{store.location} was not verified yet: there is no audit. Run verify_store first.")
 
 
 def began_at(store: Store, audit: str, level: str) -> datetime:
@@ -236,7 +250,7 @@ def _unfinished(store: Store, scope: Scope) -> Journal | None:
 def _audits(store: Store, suffix: str) -> Iterator[str]:
     """Name the audits of a suffix, newest first."""
     names = filter(is_audit, store.level(AUDITS)[1])
-    return (name for name in sorted(names, reverse=True) if name[17:-9] == suffix)
+    return (name for name in sorted(names, reverse=True) if name[_TIME:-9] == suffix)
 
 
 def _scope(store: Store, audit: str) -> Scope:
