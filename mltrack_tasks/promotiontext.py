@@ -7,6 +7,7 @@ and shown as it is.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ MAX_LINES = 50
 """Lines of a table; what is left out is counted below it."""
 _NAME, _TEXT = 80, 500
 """Characters of a name or value in a cell, and of a sentence that somebody wrote."""
+_LONG = re.compile(r"\S{40}(?=\S)")
+"""Where a long word gets a place to be broken at: without, it runs out of its column and over the page."""
 _DONE = {"promote": "Promoted", "rollback": "Rolled back"}
 
 
@@ -151,7 +154,8 @@ def _cell(value: Any, length: int = _NAME) -> str:
     """Any value as text of one line, escaped, and without what would change the text around it."""
     text = " ".join(str(value).split())
     text = "".join(each if each.isprintable() else "\ufffd" for each in text)
-    return plain(text if len(text) <= length else text[: length - 1] + "…")
+    text = text if len(text) <= length else text[: length - 1] + "…"
+    return plain(_LONG.sub("\\g<0>\u200b", text))
 
 
 def _value(value: Any) -> str:
@@ -161,6 +165,8 @@ def _value(value: Any) -> str:
 
 
 def _change(was: Any, now: Any) -> str:
+    if was is None or now is None:
+        return "" if was is now else "new" if was is None else "gone"
     numbers = [_number(was), _number(now)]
     if numbers[0] is None or numbers[1] is None:
         return "" if was == now and type(was) is type(now) else "changed"
