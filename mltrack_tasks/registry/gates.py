@@ -68,10 +68,19 @@ class Case:
         return alias not in expected and self.event_at(alias) is None
 
 
+def _kind_is_chosen(schema: dict[str, Any]) -> None:
+    """Say in forms that a gate needs its ``kind``; Python code, which names the class, may leave it out."""
+    kind = schema["properties"]["kind"]
+    kind |= {"enum": [kind["default"]], "description": "Which gate this is."}
+    schema["required"] = ["kind", *schema.get("required", [])]
+
+
 class BaseGate(BaseModel):
     """What all gates share: a frozen value, without fields that nobody knows."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, json_schema_extra=_kind_is_chosen
+    )
 
     def judge(self, case: Case) -> Verdict:
         """Decide whether the version of ``case`` may pass."""

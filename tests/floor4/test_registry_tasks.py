@@ -199,7 +199,8 @@ def test_the_form_of_the_flow_offers_every_gate() -> None:
     for reference in offered.values():
         gate = schema["definitions"][reference.rpartition("/")[2]]
         assert gate["description"]
-        assert all(field["description"] for name, field in gate["properties"].items() if name != "kind")
+        assert all(field["description"] for field in gate["properties"].values())
+        assert gate["required"][0] == "kind"  # so that the server refuses a gate without, and no run fails
     with pytest.raises(ParameterTypeError, match="at_leest"):
         promote_flow("m", gates=[{"kind": "metric", "metric": "auc", "at_leest": 0.9}])
 
