@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -32,11 +32,23 @@ def current_promotion(store: Store, model: str, alias: str) -> Promotion | None:
 
 def find_request(store: Store, model: str, alias: str, request_id: str) -> Promotion | None:
     """Find the promotion that a call of this request id wrote before, among those of the last days."""
+    return find_among(store, model, alias, request_id, recent_numbers(store, model, alias)[0])
+
+
+def recent_numbers(store: Store, model: str, alias: str) -> tuple[list[int], int]:
+    """List the promotions of an alias -> numbers of those of the last days, newest first; number of all."""
     since = datetime.now(UTC) - REMEMBERED
     listed = list_numbered(store, alias_folder(model, alias))
     recent = [number for number, stat in enumerate(listed, start=1) if stat.modified >= since]
+    return recent[::-1], len(listed)
+
+
+def find_among(
+    store: Store, model: str, alias: str, request_id: str, numbers: Iterable[int]
+) -> Promotion | None:
+    """Find the promotion of a request id among those of certain numbers."""
     read = partial(read_number, store, alias_folder(model, alias), partial(_parse, model, alias))
-    for event in map_ordered(read, reversed(recent), store.max_workers):
+    for event in map_ordered(read, numbers, store.max_workers):
         if event.request_id == request_id:
             return event
     return None

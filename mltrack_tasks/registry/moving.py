@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from mltrack_tasks.fields import checked_text
 from mltrack_tasks.modelkeys import check_alias, is_version
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.promotions import Promotion
-from mltrack_tasks.registry.aliases import append, current_promotion, find_request
+from mltrack_tasks.registry.aliases import append, current_promotion, find_among, recent_numbers
 from mltrack_tasks.registry.materialising import check_places, publish
 from mltrack_tasks.stores.base import Store
 
@@ -28,9 +28,13 @@ _EVENTS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """One wish to move an alias, whatever comes in between."""
+    """One wish to move an alias, whatever comes in between.
+
+    ``asked`` is the version that it names; ``looked_to`` the number of the last promotion that is known to be
+    of another request id, or None if no other call can have this one.
+    """
 
     store: Store
     model: str
@@ -39,6 +43,8 @@ class Request:
     reason: str | None
     request_id: str
     observe: Observe
+    asked: str | None = None
+    looked_to: int | None = None
 
 
 def request_of(
@@ -64,15 +70,30 @@ def done_before(request: Request, given: str | None, version: str | None) -> Pro
     """
     if given is None:
         return None
-    done = find_request(request.store, request.model, request.alias, request.request_id)
+    numbers, request.looked_to = recent_numbers(request.store, request.model, request.alias)
+    request.asked = version
+    return _done_among(request, numbers)
+
+
+def _done_meanwhile(request: Request, current: Promotion | None) -> Promotion | None:
+    """Find what another try of this call did since the last look: one that is still at work, maybe."""
+    if current is None or request.looked_to is None:
+        return None
+    numbers = range(current.number, request.looked_to, -1)
+    request.looked_to = current.number
+    return _done_among(request, numbers)
+
+
+def _done_among(request: Request, numbers: Iterable[int]) -> Promotion | None:
+    done = find_among(request.store, request.model, request.alias, request.request_id, numbers)
     if done is None:
         return None
-    if done.action != request.action or (is_version(version) and version != done.version):
+    if done.action != request.action or (is_version(request.asked) and request.asked != done.version):
         raise ConflictError(
             f"The request id {request.request_id!r:.80} was used for another call: {done.action} to "
             f"{done.version} is promotion {done.number} of {request.alias!r}. Give each call its own.",
             existing=(done.action, done.version),
-            offered=(request.action, version),
+            offered=(request.action, request.asked),
         )
     return done
 
@@ -89,6 +110,9 @@ def append_event(
     """
     for _ in range(TRIES):
         current = current_promotion(request.store, request.model, request.alias)
+        # Before each try: what was written later than `current` refuses the event, so nothing is missed.
+        if done := _done_meanwhile(request, current):
+            return done
         event = decide(current)
         if event is None:
             assert current is not None
@@ -97,8 +121,7 @@ def append_event(
             before()
             before = None
             continue
-        done = append(request.store, event)
-        if done is not None:
+        if done := append(request.store, event):
             _tell(request, done)
             return done
     raise TransientError(

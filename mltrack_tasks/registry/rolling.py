@@ -46,7 +46,7 @@ def rollback_model(
 
     def decide(current: Promotion | None) -> Promotion | None:
         require_number(request, current, if_current)
-        target = _earlier(request, to)
+        target = _earlier(request, current, to)
         if current is not None and current.version == target.version:
             return None
         chosen = read_promoted(store, target)
@@ -126,9 +126,10 @@ def unless_deprecated(request: Request, done: Promotion) -> Promotion:
     )
 
 
-def _earlier(request: Request, to: str | None) -> Promotion:
-    """Which promotion a rollback leads back to: the newest of the version that it names."""
+def _earlier(request: Request, current: Promotion | None, to: str | None) -> Promotion:
+    """Which promotion a rollback from ``current`` leads back to: the newest of the version that it names."""
     history = promotions_of(request.store, request.model, request.alias)
+    del history[0 if current is None else current.number :]  # what came since is for the next try
     what = f"The alias {request.alias!r} of {request.model!r}"
     if not history:
         raise NotFoundError(f"{what} does not exist.", details={"model": request.model})

@@ -1,0 +1,120 @@
+"""Calls taken apart: two at a time, at each step, and with each thing that may be there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mltrack_tasks import registry
+from mltrack_tasks.errors import ConflictError
+from mltrack_tasks.promotions import Promotion
+from mltrack_tasks.stores.base import Store
+from mltrack_tasks.stores.guard import GuardedStore
+from mltrack_tasks.stores.memory import MemoryStore
+from mltrack_tasks.stores.observed import CountingStore
+from tests.floor3.interleaving import play
+
+Act = Callable[[Store], Any]
+
+
+def register(store: Store, root: Path, number: int) -> str:
+    file = root / f"model{number}"
+    file.write_text(f"model {number}")
+    return registry.register_model(store, None, "churn", file).version
+
+
+@pytest.fixture
+def versions(store: Store, tmp_path: Path) -> list[str]:
+    """Four versions; ``production`` stood for the first three, one after the other."""
+    made = [register(store, tmp_path, number) for number in range(4)]
+    for version in made[:3]:
+        registry.promote_model(store, "churn", version)
+    return made
+
+
+def copied(store: Store) -> Store:
+    other = MemoryStore(max_workers=1)
+    for stat in store.list(""):
+        other.create(stat.key, store.get(stat.key))
+    return GuardedStore(other)
+
+
+def at_each_step(store: Store, one: Act, other: Act) -> Iterator[tuple[dict[str, Any], list[Promotion]]]:
+    """Let ``other`` happen as a whole after each step of ``one`` -> answers and history of each."""
+    for step in count():
+        place, steps = copied(store), Counter[str]()
+
+        def counted(store: Store, steps: Counter[str] = steps) -> Any:
+            counting = CountingStore(store)
+            counting.calls = steps
+            return one(counting)
+
+        answers = play(place, {"one": counted, "other": other}, ["one"] * step + ["other"] * 99)
+        yield answers, registry.model_history(place, "churn")
+        if steps.total() <= step:
+            return
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_rollback_that_was_overtaken_goes_back_all_the_same(
+    store: Store, versions: list[str], removed: bool
+) -> None:
+    """It said that it had, and the alias stood for what was promoted meanwhile."""
+
+    def other(store: Store) -> Promotion:
+        if removed:
+            return registry.remove_alias(store, "churn", "production")
+        return registry.promote_model(store, "churn", versions[3])
+
+    for answers, history in at_each_step(store, lambda s: registry.rollback_model(s, "churn"), other):
+        assert {answers["one"].number, answers["other"].number} == {4, 5}
+        assert [event.action for event in history].count("rollback") == 1
+
+
+def test_a_rollback_that_was_overtaken_keeps_its_condition(store: Store, versions: list[str]) -> None:
+    back = lambda s: registry.rollback_model(s, "churn", if_current=3)  # noqa: E731
+    for answers, history in at_each_step(
+        store, back, lambda s: registry.remove_alias(s, "churn", "production")
+    ):
+        assert len(history) == 4 or history[3].action == "rollback"
+        assert isinstance(answers["one"], ConflictError) == (history[3].action == "remove")
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_two_tries_of_one_call_at_once_are_one_call(
+    store: Store, versions: list[str], overtaken: bool
+) -> None:
+    """As when a task is taken for dead and tried again, and is not dead: it went back twice."""
+
+    def twin(call: Act) -> Act:
+        def act(store: Store) -> Promotion:
+            done: Promotion = call(store)
+            if overtaken:
+                registry.promote_model(store, "churn", versions[3])
+            return done
+
+        return act
+
+    calls: list[Act] = [
+        lambda s: registry.rollback_model(s, "churn", request_id="r"),
+        lambda s: registry.promote_model(s, "churn", versions[0], request_id="r"),
+        lambda s: registry.remove_alias(s, "churn", "production", request_id="r"),
+    ]
+    for call in calls:
+        for answers, history in at_each_step(store, call, twin(call)):
+            assert [event.request_id for event in history].count("r") == 1
+            assert (answers["one"].number, answers["other"].number) == (4, 4)
+
+
+def test_another_call_of_the_same_id_at_once(store: Store, versions: list[str]) -> None:
+    other = lambda s: registry.promote_model(s, "churn", versions[0], request_id="r")  # noqa: E731
+    for version in versions[1], versions[3]:
+        one = lambda s, v=version: registry.promote_model(s, "churn", v, request_id="r")  # noqa: E731
+        for answers, history in at_each_step(store, one, other):
+            assert sum(isinstance(answer, ConflictError) for answer in answers.values()) == 1
+            assert [event.request_id for event in history].count("r") == 1
