@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from mltrack_tasks.blobs import READ_SIZE, stream_blob
-from mltrack_tasks.errors import ConflictError, IntegrityError
+from mltrack_tasks.errors import ConflictError, IntegrityError, InvalidInputError
 from mltrack_tasks.filetree import FILE, LINK, Entry
 from mltrack_tasks.layout import blob_key
 from mltrack_tasks.localtree import LocalTree
@@ -32,20 +32,31 @@ def download_model(
     """Write the files of a version into the folder ``path`` -> the version as recorded, the absolute path.
 
     Each file is proven by its digest, and the folder appears whole under its name. One that holds exactly
-    these files is left alone; anything else there is a ConflictError, and nothing is written. Blobs come
-    through the read cache where the store has one. Raises NotFoundError, ArchivedError, IntegrityError.
+    these files is left alone; anything else there is a ConflictError, and nothing is written. An empty one is
+    replaced and keeps its permissions; the process's working folder and the root of a file system cannot be,
+    and are an InvalidInputError. Blobs come through the read cache where the store has one. Raises
+    NotFoundError, ArchivedError, IntegrityError.
     """
     version = read_named(store, model_name, version_or_alias)
     target = checked_path(path).absolute()
+    _download(store, version, Path(os.path.realpath(target)))  # a link stays, and what it leads to is filled
+    return version, target
+
+
+def _download(store: Store, version: ModelVersion, target: Path) -> None:
     with os_errors(str(target)):
         if target.is_dir() and any(target.iterdir()):
             _require_same(target, version)
-            return version, target
+            return
         if target.exists() and not target.is_dir():
             raise ConflictError(f"{target} is no folder. Remove it, or choose another path.")
+        if target.exists() and (os.path.ismount(target) or os.path.samefile(target, os.curdir)):
+            raise InvalidInputError(
+                f"{target} is the root of a file system or the working folder of this process, which no "
+                f"other folder can replace. Give a folder in it, such as {target / 'model'}."
+            )
         make_folders(target.parent)
     _write_all(store, version, target)
-    return version, target
 
 
 def _write_all(store: Store, version: ModelVersion, target: Path) -> None:
@@ -55,6 +66,8 @@ def _write_all(store: Store, version: ModelVersion, target: Path) -> None:
         try:
             with LocalTree(temporary) as tree:
                 _write_files(store, tree, version.files)
+            if target.is_dir():
+                shutil.copymode(target, temporary)
             _publish(temporary, target, version)
             fsync_folder(target.parent)
         finally:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mltrack_tasks import registry
-from mltrack_tasks.errors import ConflictError
+from mltrack_tasks.errors import ConflictError, InvalidInputError
 from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.guard import GuardedStore
@@ -118,3 +118,44 @@ def test_another_call_of_the_same_id_at_once(store: Store, versions: list[str]) 
         for answers, history in at_each_step(store, one, other):
             assert sum(isinstance(answer, ConflictError) for answer in answers.values()) == 1
             assert [event.request_id for event in history].count("r") == 1
+
+
+def test_the_folder_that_a_process_works_in_is_not_taken_from_it(
+    store: Store, versions: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing at all worked in that process afterwards: its folder was no longer there."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for path in (".", here, "../here"):
+        with pytest.raises(InvalidInputError, match=r"Give a folder in it, such as .*/here/model"):
+            registry.download_model(store, "churn", versions[0], path)
+    assert Path.cwd() == here
+    registry.download_model(store, "churn", versions[0], "model")
+    assert [path.name for path in (here / "model").iterdir()] == ["model0"]
+
+
+def test_the_root_of_a_file_system_is_refused_before_anything_is_read(
+    store: Store, versions: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty volume in a container: all was downloaded beside it, and could not be moved there."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == volume)
+    with pytest.raises(InvalidInputError, match="the root of a file system"):
+        registry.download_model(store, "churn", versions[0], volume)
+    assert registry.download_model(store, "churn", versions[0], volume / "model")[1] == volume / "model"
+
+
+def test_a_link_to_a_folder_stays_and_an_empty_folder_keeps_its_permissions(
+    store: Store, versions: list[str], tmp_path: Path
+) -> None:
+    """A folder for one user was readable for all when it was filled."""
+    private, link = tmp_path / "private", tmp_path / "link"
+    private.mkdir(mode=0o700)
+    link.symlink_to(private)
+    assert registry.download_model(store, "churn", versions[0], link)[1] == link
+    assert link.is_symlink()
+    assert private.stat().st_mode & 0o777 == 0o700
+    assert (private / "model0").read_text() == "model 0"
+    assert registry.download_model(store, "churn", versions[0], link)[1] == link
