@@ -47,7 +47,7 @@ def is_copy(store: Store, digest: str, format: str, size: int, target: str) -> b
 
     The store's own account decides: its SHA-256, or the composite that was noted. Where there is none, an
     equal ETag that looks like MD5 confirms, and another one denies. Where ETags are no MD5 either (KMS), size
-    is all that can be told without reading.
+    is all that can be told without reading. One that is archived, and cannot be read, is none.
     """
     return _Copying(store, layout.blob_key(digest, format), digest, size, target).holds()
 
@@ -96,7 +96,7 @@ class _Copying:
 
     def holds(self) -> bool:
         found = self.store.head(self.target, checksum=True)
-        if found is None or found.size != self.size:
+        if found is None or found.size != self.size or found.archived:
             return False
         verdict = self._account(found)
         if verdict is not Verdict.UNKNOWN:

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from mltrack_tasks import registry
+from mltrack_tasks import modelkeys, registry
 from mltrack_tasks.errors import ConflictError, InvalidInputError
 from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.observed import CountingStore
+from mltrack_tasks.stores.s3 import S3Store
+from tests.floor3.conftest import Place
 from tests.floor3.interleaving import play
 
 Act = Callable[[Store], Any]
@@ -159,3 +161,25 @@ def test_a_link_to_a_folder_stays_and_an_empty_folder_keeps_its_permissions(
     assert private.stat().st_mode & 0o777 == 0o700
     assert (private / "model0").read_text() == "model 0"
     assert registry.download_model(store, "churn", versions[0], link)[1] == link
+
+
+def test_a_folder_that_was_archived_can_be_read_once_an_alias_stands_for_it(
+    s3_place: Place, s3_store: S3Store, tmp_path: Path
+) -> None:
+    """A lifecycle rule had moved the files of an old version; going back to it moved the alias alone."""
+    old, new = (register(s3_place.store, tmp_path, number) for number in range(2))
+    for version in old, new:
+        registry.promote_model(s3_place.store, "churn", version)
+    key = f"{modelkeys.promoted_folder('churn', old)}model0"
+    s3_store.client.put_object(
+        Bucket=s3_store.settings.bucket,
+        Key=f"{s3_store.settings.prefix}/{key}",
+        Body=b"model 0",
+        StorageClass="GLACIER",
+        ChecksumAlgorithm="SHA256",
+    )
+    registry.rollback_model(s3_place.store, "churn")
+    found = s3_place.store.head(key, checksum=True)
+    assert found is not None
+    assert not found.archived
+    assert s3_place.store.get(key) == b"model 0"

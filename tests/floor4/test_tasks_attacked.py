@@ -113,7 +113,7 @@ def test_an_alias_that_was_removed_comes_back(where: str, versions: list[str]) -
     ("given", "error"),
     [
         ({"alias": "latest"}, InvalidInputError),
-        ({"gates": [{"kind": "no"}]}, InvalidInputError),
+        ({"gates": [{"kind": "no"}]}, ParameterTypeError),
         ({"version": "the first"}, InvalidInputError),
         ({"approval_timeout_minutes": 0}, ParameterTypeError),
         ({"approval_timeout_minutes": float("nan")}, ParameterTypeError),
