@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import migration_flow
 from benchmarks import migration_trees as trees
 from benchmarks.migration_measure import Command, Measure, RunFailedError, measured
 from benchmarks.migration_report import OURS, RIVAL, Bar, Row, judge, table
@@ -29,6 +30,8 @@ LARGE = 1024**3
 MEMORY = 250.0
 """[MB] above the imports, whatever the number of files."""
 QUICK = (RIVAL, "s5cmd-sync")
+APART = {"flow": migration_flow.overhead, "cancel": migration_flow.cancel}
+"""Cases of the flow alone: what it adds to the operation, and how soon it stops."""
 VERDICTS = {True: "met", False: "MISSED", None: "not judged"}
 
 
@@ -81,7 +84,10 @@ def run(target: Target, options: Sequence[str] = ()) -> bool:
     starts = _starts(ways, target)
     for name in chosen.case:
         settings = replace(target.settings, prefix=f"{target.settings.prefix}/{name}")
-        complete &= _case(name, settings, chosen, ways, starts)
+        if name in APART:
+            complete &= APART[name](settings, chosen.rounds)
+        else:
+            complete &= _case(name, settings, chosen, ways, starts)
     return complete
 
 
@@ -104,7 +110,7 @@ def _case(
 
 def _parse(options: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks migration", description=__doc__)
-    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--case", nargs="+", choices=(*CASES, *APART), default=[*CASES, *APART])
     parser.add_argument("--peers", nargs="*", choices=WAYS, default=list(WAYS))
     parser.add_argument("--no-ours", dest="ours", action="store_false", help="measure the peers alone")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of ours and of s5cmd")

@@ -1,4 +1,4 @@
-"""The measured process of what is called from Python: our operation, and prefect-aws's S3Bucket.
+"""The measured process of what is called from Python: our operation, our flow, and prefect-aws's S3Bucket.
 
 Reads one JSON object from stdin, prints one as its last line. Imports come before the clock starts.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from benchmarks.migration_measure import anonymous
@@ -23,7 +25,8 @@ def main() -> None:
     """Do what is asked; print wall, cpu [s], baseline [bytes of anonymous RSS before] and events."""
     given = json.load(sys.stdin)
     events: Counter[str] = Counter()
-    act = {"ours": _ours, "prefect-aws": _prefect_aws}[given.pop("who")](given, events)
+    signal.signal(signal.SIGTERM, _end)
+    act = {"ours": _ours, "flow": _flow, "prefect-aws": _prefect_aws}[given.pop("who")](given, events)
     baseline = anonymous(Path("/proc/self/status"))
     before, start = _cpu(), time.perf_counter()
     act()
@@ -58,6 +61,19 @@ def _ours(given: dict[str, Any], events: Counter[str]) -> Act:
     if given["step"] == "restored":
         return lambda: download_from_s3(store, Path(given["restored"]), observe=observe)
     return lambda: migrate_to_s3(store, Path(given["tree"]), observe=observe, **options)
+
+
+def _flow(given: dict[str, Any], events: Counter[str]) -> Act:
+    from flows.migrate_to_s3 import migrate_to_s3
+
+    settings = given["settings"]
+    place = f"s3://{settings['bucket']}/{settings['prefix']}"
+    return lambda: migrate_to_s3(local_path=given["tree"], store=place, **given["options"])
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End as a run of Prefect does that is cancelled: by an exception in the main thread."""
+    raise SystemExit(128 + number)
 
 
 def _prefect_aws(given: dict[str, Any], events: Counter[str]) -> Act:
