@@ -160,6 +160,7 @@ def test_what_manifests_list_counts_whatever_its_age(filled: Place) -> None:
     assert needed(read(filled.store)) == set(blobs(filled.store))
 
 
+@pytest.mark.usefixtures("no_pauses")
 def test_a_migration_that_died_holds_what_it_was_about_to_send(memory_place: Place, tmp_path: Path) -> None:
     body = b"b" * 50_000
     (tmp_path / "file").write_bytes(body)
