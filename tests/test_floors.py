@@ -145,6 +145,9 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("trust.walk", "trust.checks", "trust.structure", "trust.journal", "trust.knownkeys"),
             *("trust.remainder", "trust.audit", "trust.verify", "trust.remedies", "trust.records"),
             *("trust.healing", "trust.blobheal", "trust.heal"),
+            *("collecting", "collecting.keys", "collecting.listing", "collecting.marks", "collecting.clock"),
+            *("collecting.plans", "collecting.planning", "collecting.batches", "collecting.sweeping"),
+            "collecting.collect",
         ),
     ),
     (

@@ -1,0 +1,1 @@
+"""Collecting: what no record needs any more is found, listed in a plan, and deleted while others write."""

@@ -1,0 +1,100 @@
+"""Listings in the order of digests: of all of them, or only below certain ones."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from mltrack_tasks import layout
+from mltrack_tasks.digest import is_digest
+from mltrack_tasks.stores.base import Stat, Store
+
+PAGE = 1_000
+"""Keys of one answer to a LIST."""
+SIDES = ("metadata.json", "multipart.json")
+"""What lies beside a blob and describes it."""
+
+
+class Place(NamedTuple):
+    """What lies under one digest."""
+
+    digest: str
+    blobs: list[Stat]
+    sides: list[Stat]
+    pins: list[Stat]
+
+    @property
+    def objects(self) -> list[Stat]:
+        """What is deleted together, descriptions first: whoever finds the blob gone finds those gone too."""
+        return [*self.sides, *self.blobs]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all of it [bytes]."""
+        return sum(stat.size for stat in self.objects)
+
+
+def all_places(store: Store) -> Iterator[Place]:
+    """List all blobs and all pins -> what lies under each digest, in order, in one pass over both."""
+    return _grouped(_with_digest(store.list(layout.BLOBS)), _with_digest(store.list(layout.PINS)))
+
+
+def places_of(store: Store, digests: Sequence[str], *, pins: bool) -> dict[str, Place]:
+    """Look what lies under some digests now, given in order: their objects, or with ``pins`` their pins."""
+    found = under(store, layout.PINS if pins else layout.BLOBS, digests)
+    places = _grouped((), found) if pins else _grouped(found, ())
+    return {place.digest: place for place in places}
+
+
+def under(store: Store, base: str, digests: Iterable[str]) -> Iterator[tuple[str, Stat]]:
+    """List below ``base`` what belongs to some digests, given in order -> each with its digest.
+
+    Reads on through what lies between two of them while that is within one page, and begins again otherwise:
+    never many more requests than there are digests, or pages.
+    """
+    wanted = deque(digests)
+    while wanted:
+        passed = 0
+        for stat in store.list(base, after=f"{base}{wanted[0][:2]}/{wanted[0]}"):
+            digest = digest_of(stat.key)
+            while wanted and digest is not None and wanted[0] < digest:
+                wanted.popleft()
+            if not wanted:
+                return
+            if digest == wanted[0]:
+                passed = 0
+                yield digest, stat
+            elif (passed := passed + 1) >= PAGE:
+                break
+        else:
+            return
+
+
+def digest_of(key: str) -> str | None:
+    """The digest in whose folder a key lies directly, below ``data/`` or ``runs/by_data/``."""
+    folder, _, last = key.rpartition("/")
+    digest = folder.rpartition("/")[2]
+    if not last or not is_digest(digest):
+        return None
+    return digest if f"{folder}/" in (layout.blob_folder(digest), layout.pin_folder(digest)) else None
+
+
+def _with_digest(stats: Iterable[Stat]) -> Iterator[tuple[str, Stat]]:
+    return ((digest, stat) for stat in stats if (digest := digest_of(stat.key)) is not None)
+
+
+def _grouped(objects: Iterable[tuple[str, Stat]], pins: Iterable[tuple[str, Stat]]) -> Iterator[Place]:
+    merged = heapq.merge(objects, pins, key=lambda found: found[0])
+    for digest, group in groupby(merged, key=lambda found: found[0]):
+        place = Place(digest, [], [], [])
+        for _, stat in group:
+            if stat.key.startswith(layout.PINS):
+                place.pins.append(stat)
+            elif layout.parse_blob_key(stat.key) is not None:
+                place.blobs.append(stat)
+            elif stat.key.rpartition("/")[2] in SIDES:
+                place.sides.append(stat)
+        yield place
