@@ -76,9 +76,7 @@ def collect_garbage(
     grace period, TransientError if a batch of deletions took over five minutes.
     """
     if not isinstance(grace, timedelta) or grace < SHORTEST_GRACE:
-        raise InvalidInputError(
-            f"grace is {grace!r}; give a timedelta of a day or more."
-        )
+        raise InvalidInputError(f"grace is {grace!r}; give a timedelta of a day or more.")
     if plan is not None and (dry_run or not is_digest(plan)):
         raise InvalidInputError(f"plan={plan!r} is to be applied: give a plan's digest, and dry_run=False.")
     direct = store.uncached()
