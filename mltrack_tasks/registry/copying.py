@@ -6,17 +6,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from mltrack_tasks import events, layout
+from mltrack_tasks import events, layout, modelkeys
 from mltrack_tasks.blobs import read_blob, write_blob
 from mltrack_tasks.copies import noted_composite
 from mltrack_tasks.deletions import hold
 from mltrack_tasks.digest import part_size_for
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.models import ModelFile, ModelVersion
+from mltrack_tasks.recordstore import ensure
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.registry.identity import adopt_version
 from mltrack_tasks.registry.materialising import check_places, materialise
-from mltrack_tasks.registry.reading import read_named, with_standing
+from mltrack_tasks.registry.reading import read_named, registrations_of, with_standing
 from mltrack_tasks.registry.registering import MATERIALISED_UP_TO, create_version, stored_version
 from mltrack_tasks.sources import Source
 from mltrack_tasks.stores.base import Store
@@ -32,7 +33,8 @@ def copy_model(
 ) -> ModelVersion:
     """Copy a version into another store -> the version there, under the same id.
 
-    Only the blobs that are missing there are sent, each proven; the record keeps who registered it and when.
+    Only the blobs that are missing there are sent, each proven; the record keeps who registered it and when,
+    and what was said when it was registered again comes too.
     Aliases are not copied: what is in production is each store's own affair. Nor are the runs and training
     data that the record names. The same call again finishes what was interrupted. Raises ConflictError if
     the target has other bytes under the id, or the same bytes under another.
@@ -47,6 +49,9 @@ def copy_model(
     stored = stored_version(target_store, found)
     if stored is None:
         stored = create_version(target_store, found, found.provenance)
+    for record in registrations_of(store, found):
+        key = modelkeys.registration_key(found.model, found.version, record.content_digest)
+        ensure(target_store, key, record.to_bytes())
     sent = [ref for ref in refs if ref.created]
     details = {
         **{"model": found.model, "version": found.version, "target": target_store.location},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from mltrack_tasks.fields import Fields
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.parallel import map_ordered, run_all
 from mltrack_tasks.promotions import Promotion
+from mltrack_tasks.records import Record
 from mltrack_tasks.recordstore import read_record
 from mltrack_tasks.registrations import Registration, described_by
 from mltrack_tasks.registry.aliases import alias_names, current_promotion
@@ -111,7 +112,12 @@ def described(store: Store, version: ModelVersion) -> ModelVersion:
     stands; of what came later, what was said first does, by the clocks of those who said it. A registration
     that cannot be read is left out with a warning in the log.
     """
-    return _described(store, version, _registrations_of(store, version))
+    return _described(store, version, _registration_keys(store, version))
+
+
+def registrations_of(store: Store, version: ModelVersion) -> list[Record]:
+    """Read the records of the later registrations of a version; those that cannot be read are left out."""
+    return [record for record, _ in _registrations(store, version, _registration_keys(store, version))]
 
 
 def with_standing(store: Store, version: ModelVersion) -> ModelVersion:
@@ -124,7 +130,7 @@ def with_standing(store: Store, version: ModelVersion) -> ModelVersion:
         partial(store.head, modelkeys.promoted_key(model, name)),
         partial(store.head, modelkeys.materialized_key(model, name)),
         partial(deprecation_of, store, model, name),
-        partial(_registrations_of, store, version),
+        partial(_registration_keys, store, version),
     ]
     promoted, materialised, deprecated, registrations = run_all(asked, store.max_workers)
     folder = None
@@ -154,19 +160,24 @@ def _model_names(store: Store, root: str) -> list[str]:
     return names
 
 
-def _registrations_of(store: Store, version: ModelVersion) -> list[str]:
+def _registration_keys(store: Store, version: ModelVersion) -> list[str]:
     """Keys of the later registrations of a version."""
     folder = modelkeys.registrations_folder(version.model, version.version)
     return [stat.key for stat in store.list(folder)]
 
 
 def _described(store: Store, version: ModelVersion, registrations: list[str]) -> ModelVersion:
-    found = map_ordered(partial(_registration, store, version), registrations, store.max_workers)
-    said = [each for each in found if each is not None]
-    return described_by(version, said)
+    return described_by(version, [said for _, said in _registrations(store, version, registrations)])
 
 
-def _registration(store: Store, version: ModelVersion, key: str) -> Registration | None:
+def _registrations(
+    store: Store, version: ModelVersion, keys: list[str]
+) -> Iterator[tuple[Record, Registration]]:
+    found = map_ordered(partial(_registration, store, version), keys, store.max_workers)
+    return (each for each in found if each is not None)
+
+
+def _registration(store: Store, version: ModelVersion, key: str) -> tuple[Record, Registration] | None:
     """Read a later registration; None with a warning if it cannot be read."""
     what = f"{key} in {store.location}"
     try:
@@ -179,7 +190,7 @@ def _registration(store: Store, version: ModelVersion, key: str) -> Registration
     except (IntegrityError, FormatError) as error:
         events.logger.warning("left out: %s", error)
         return None
-    return found
+    return record, found
 
 
 def _latest(store: Store, model: str) -> ModelVersion:

@@ -183,3 +183,14 @@ def test_a_folder_that_was_archived_can_be_read_once_an_alias_stands_for_it(
     assert found is not None
     assert not found.archived
     assert s3_place.store.get(key) == b"model 0"
+
+
+def test_a_copy_knows_what_was_measured_after_registration(store: Store, tmp_path: Path) -> None:
+    """Gates of the other store refused what had passed the same gates here."""
+    made, other = register(store, tmp_path, 1), GuardedStore(MemoryStore())
+    registry.copy_model(store, "churn", made, other)
+    registry.register_model(store, None, "churn", tmp_path / "model1", metrics={"auc": 0.9})
+    for _ in range(2):
+        assert registry.copy_model(store, "churn", made, other).metrics == {"auc": 0.9}
+    gate = {"kind": "metric", "metric": "auc", "at_least": 0.8}
+    assert registry.promote_model(other, "churn", made, gates=[gate]).number == 1
