@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 logger = logging.getLogger("mltrack_tasks")
+_SHOWN = 200
+"""Characters of a detail in a line of the log."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,14 @@ class Event:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        rest = " ".join(f"{key}={value}" for key, value in self.details.items())
+        rest = " ".join(f"{key}={_shortened(value)}" for key, value in self.details.items())
         return f"{self.name} {self.subject} {rest}".rstrip()
+
+
+def _shortened(value: Any) -> str:
+    """One line of a log: what users wrote may have many."""
+    text = "".join(each if each.isprintable() else " " for each in str(value)[: _SHOWN + 1])
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 Observe = Callable[[Event], None]

@@ -23,7 +23,10 @@ def check_gates(gates: Iterable[Any]) -> list[Any]:
     Raises InvalidInputError for anything else.
     """
     if isinstance(gates, (str, Mapping, BaseModel)) or not isinstance(gates, Iterable):
-        raise InvalidInputError(f"gates is {type(gates).__name__}, not a list of gates.")
+        raise InvalidInputError(
+            f"gates is {type(gates).__name__}, not a list of gates: write [...] around one. In .map(), "
+            "wrap the list in unmapped(...)."
+        )
     return [_checked(gate) for gate in gates]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -82,7 +83,7 @@ def _by_name(
                 raise
             raise NotFoundError(
                 f"No model {name!r} was found: {has} {about.source_runs[0]!r} in {store.location}; "
-                f"{str(error).rstrip('.')}.{_hint(name)}",
+                f"{str(error).rstrip('.')}.{_hint(about.source_runs[0], name)}",
                 details={"run": about.source_runs[0], "model_path": name},
             ) from error
         yield _merged(about, model, opened.enter_context(local_files(store, model.folder)))
@@ -110,10 +111,15 @@ def _is_absence(error: Exception) -> bool:
     return isinstance(error, NotFoundError) or not tracking.is_installed()
 
 
-def _hint(name: str) -> str:
+def _hint(run_id: str, name: str) -> str:
+    """Say how to name a file or folder of this machine, if one was named in the place of something else."""
     with os_errors(f"{name[:80]!r}"):
         is_here = Path(name).exists()
-    return f" For what lies in {Path.cwd()}, give {'./' + name!r}." if is_here else ""
+    if is_here:
+        return f" For what lies in {Path.cwd()}, give {'./' + name!r}."
+    if os.path.exists(run_id):
+        return f" For files of this machine, give None as the run, and {run_id!r:.80} as model_path."
+    return ""
 
 
 def _merged(about: ModelSource, noted: tracking.Noted, files: tuple[SourceFile, ...]) -> ModelSource:

@@ -43,6 +43,12 @@ def test_a_mistyped_run_id_registers_no_local_folder(store: Store) -> None:
     assert not list(store.list(""))
 
 
+def test_a_path_in_the_place_of_the_run_is_told_where_it_belongs(store: Store, here: Path) -> None:
+    (here / "other").mkdir()
+    with pytest.raises(NotFoundError, match="give None as the run, and 'other' as model_path"):
+        registry.register_model(store, "other", "m", "best")
+
+
 @pytest.mark.parametrize("path", ["./model", "~/model", Path("model"), Path("model").absolute()])
 def test_nor_one_that_is_named_as_such(
     store: Store, path: str | Path, here: Path, monkeypatch: pytest.MonkeyPatch
