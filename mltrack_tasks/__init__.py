@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import finish_restore as finish_restore
     from mltrack_tasks.tasks import forget_data as forget_data
     from mltrack_tasks.tasks import get_run as get_run
+    from mltrack_tasks.tasks import heal_store as heal_store
     from mltrack_tasks.tasks import list_data as list_data
     from mltrack_tasks.tasks import list_models as list_models
     from mltrack_tasks.tasks import list_runs as list_runs
@@ -81,9 +82,13 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import upload_batch as upload_batch
     from mltrack_tasks.tasks import verify_batch as verify_batch
     from mltrack_tasks.tasks import verify_batches as verify_batches
+    from mltrack_tasks.tasks import verify_store as verify_store
     from mltrack_tasks.tasks import write_manifests as write_manifests
     from mltrack_tasks.tasks import write_models as write_models
     from mltrack_tasks.transactions import promotion_transaction as promotion_transaction
+    from mltrack_tasks.trust.findings import Finding as Finding
+    from mltrack_tasks.trust.findings import VerifyReport as VerifyReport
+    from mltrack_tasks.trust.healing import HealReport as HealReport
     from mltrack_tasks.usage_stats import UsageStats as UsageStats
     from mltrack_tasks.views import ViewReport as ViewReport
 
@@ -113,6 +118,7 @@ _HOMES = {
         *("delete_local_batch", "find_existing", "finish_migration", "finish_restore", "plan_manifests"),
         *("plan_migration", "plan_restore", "restore_batch", "scan_source", "upload_batch"),
         *("verify_batch", "verify_batches", "write_manifests", "write_models"),
+        *("verify_store", "heal_store"),
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
         *("copy_model", "deprecate_version", "download_model", "list_models", "load_model"),
@@ -121,6 +127,8 @@ _HOMES = {
         *("retrieve_data", "retrieve_file", "store_data", "store_file", "store_run", "trace_lineage"),
     ),
     "transactions": ("promotion_transaction",),
+    "trust.findings": ("Finding", "VerifyReport"),
+    "trust.healing": ("HealReport",),
     "usage_stats": ("UsageStats",),
     "views": ("ViewReport",),
 }

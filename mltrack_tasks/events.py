@@ -69,7 +69,9 @@ Any number of them may come; whoever shows them thins them out.
 
 _LEVELS = {
     **dict.fromkeys((BLOB_CREATED, BLOB_PRESENT, PROGRESS), logging.DEBUG),
-    **dict.fromkeys((BLOB_HEALED, CATALOG_BEHIND, CATALOG_UNREADABLE, COLUMNS_LEFT_OUT), logging.WARNING),
+    **dict.fromkeys(
+        (BLOB_HEALED, CATALOG_BEHIND, CATALOG_UNREADABLE, COLUMNS_LEFT_OUT, STORE_UNHEALTHY), logging.WARNING
+    ),
 }
 
 

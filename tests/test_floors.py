@@ -156,7 +156,15 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         (
             *("credentials", "blocks", "resolve", "tasking", "artifacts", "transfers", "capturing"),
             *("calls", "promotiontext", "promoted", "transactions", "tasks.registry"),
-            *("tasks", "tasks.data", "tasks.runs", "tasks.search", "tasks.migration", "tasks.admin"),
+            *(
+                "tasks",
+                "tasks.data",
+                "tasks.runs",
+                "tasks.search",
+                "tasks.migration",
+                "tasks.admin",
+                "tasks.trust",
+            ),
         ),
     ),
 )

@@ -34,11 +34,15 @@ from mltrack_tasks import (
     usage,
     views,
 )
+from mltrack_tasks.trust import heal, verify
 
 PROMISED = Path(__file__).with_name("public_names.txt")
 OPERATIONS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (access, compaction, content, lineage, migration, query, registry, runs, usage, views)
+    for module in (
+        *(access, compaction, content, heal, lineage, migration, query, registry, runs, usage, verify),
+        views,
+    )
 }
 """The modules of floor 3; a task and its operation share the verb."""
 THREE = {
@@ -139,7 +143,8 @@ def test_a_task_and_its_function_take_the_same(name: str) -> None:
     here.pop("progress", None)  # what a task has in the place of an observer
     assert ("target_store" in here) == ("target_store" in there)
     for each in (here, there):
-        each.pop("target_store", None)  # a block or address in a task, an open store in its function
+        for stores in ("target_store", "replicas"):
+            each.pop(stores, None)  # blocks or addresses in a task, open stores in its function
     assert list(here.values()) == list(there.values())
 
 

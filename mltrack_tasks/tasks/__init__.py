@@ -55,6 +55,7 @@ from mltrack_tasks.tasks.search import (
     query_runs,
     trace_lineage,
 )
+from mltrack_tasks.tasks.trust import heal_store, verify_store
 
 __all__ = [
     "check_access",
@@ -70,6 +71,7 @@ __all__ = [
     "finish_restore",
     "forget_data",
     "get_run",
+    "heal_store",
     "list_data",
     "list_models",
     "list_runs",
@@ -99,6 +101,7 @@ __all__ = [
     "upload_batch",
     "verify_batch",
     "verify_batches",
+    "verify_store",
     "write_manifests",
     "write_models",
 ]

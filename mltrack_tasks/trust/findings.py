@@ -138,6 +138,16 @@ class VerifyReport:
         """Whether all that was looked at is there and is what it says."""
         return self.wrong == 0
 
+    def require_ok(self) -> None:
+        """Raise IntegrityError if something is wrong: for a run that is to fail then."""
+        if not self.ok:
+            first = "; ".join(f"{each.kind} {each.key}" for each in self.findings[:3] if each.wrong)
+            raise IntegrityError(
+                f"{self.wrong:,} things are wrong in {self.location}: {first}. Run heal_store, with whatever "
+                "may still have the bytes: a replica, the folder that was migrated.",
+                details={"audit": self.audit, "counts": dict(self.counts)},
+            )
+
     def __str__(self) -> str:
         part = f", part {self.part}" if self.part else ""
         told = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items() if count)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mltrack_tasks.errors import IntegrityError
+
 
 @dataclass(frozen=True)
 class Healed:
@@ -44,6 +46,16 @@ class HealReport:
     def ok(self) -> bool:
         """Whether nothing is lost."""
         return not self.lost
+
+    def require_ok(self) -> None:
+        """Raise IntegrityError if something is lost: for a run that is to fail then."""
+        if not self.ok:
+            names = ", ".join(self.breaks[:10])
+            raise IntegrityError(
+                f"{len(self.lost):,} objects of {self.location} were found nowhere. What they break: "
+                f"{names or 'nothing that is known'}. Store that data again, or remove what needs it.",
+                details={"lost": [each.key for each in self.lost[:100]], "breaks": list(self.breaks[:100])},
+            )
 
     def __str__(self) -> str:
         verb = "could be healed" if self.dry_run else "healed"
