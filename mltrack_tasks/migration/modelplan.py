@@ -63,7 +63,8 @@ def plan_models(work: RunPlan) -> ModelPlan:
     if work.unchanged and work.previous is not None:
         return ModelPlan(work.previous.versions, (), ())
     judge = _Judge(work)
-    rows: list[MigratedVersion] = []
+    named = {model.name for model in work.scan.registry.models}
+    rows = [row for row in work.previous.versions if row.model not in named] if work.previous else []
     drafts: list[Draft] = []
     for model in work.scan.registry.models:
         equal: dict[str, list[_Version]] = {}
@@ -92,12 +93,13 @@ def moves(
 ) -> tuple[list[MigratedAlias], list[Move]]:
     """Compare the aliases with those of the last manifest -> (rows that stay, aliases to move).
 
-    What MLflow has not moved since then is not looked at. An alias that stands for a version whose
-    registering failed waits for it.
+    What MLflow has not moved since then is not looked at, nor are models that it has no more. An alias of a
+    version whose registering failed waits for it.
     """
     here = {(row.model, row.number): row for row in versions}
     before = {(row.model, row.alias): row for row in previous.aliases} if previous else {}
-    stay: list[MigratedAlias] = []
+    named = {model.name for model in registry.models}
+    stay = [row for row in before.values() if row.model not in named]
     move: list[Move] = []
     for model in registry.models:
         wanted = model.aliases()
@@ -167,7 +169,7 @@ class _Judge:
         """Decide about a version -> (it, if its files are here and are those that it had; what is known)."""
         facts, name = version.facts, model.name
         known = self._before.get((name, facts.version))
-        if known is not None and known.version is None:
+        if known is not None and (known.version is None or not _is_the_same(known, facts)):
             known = None
         try:
             files = self._whole(version)
@@ -222,9 +224,21 @@ def _model_file(folder: str, entry: Entry, place: Place) -> ModelFile:
 
 
 def _signature(facts: RegisteredVersion) -> str:
-    """What changes when MLflow says something else of a version."""
-    said = canonical.escape(said_of(facts), what=f"what MLflow says of version {facts.version}")
-    return sha256_hex(canonical.dumps(said))[:16]
+    """What tells a version from another of its number, and what changes with what MLflow says of it."""
+    return f"{_identity(facts)}-{_digest(said_of(facts))}"
+
+
+def _identity(facts: RegisteredVersion) -> str:
+    """Numbers begin anew when a model is deleted and made again; sources change when a tree is moved."""
+    return _digest([format_time(facts.created_at), facts.run_id])
+
+
+def _is_the_same(known: MigratedVersion, facts: RegisteredVersion) -> bool:
+    return known.signature.partition("-")[0] == _identity(facts)
+
+
+def _digest(said: Any) -> str:
+    return sha256_hex(canonical.dumps(canonical.escape(said, what="what MLflow says")))[:16]
 
 
 def said_of(facts: RegisteredVersion) -> dict[str, Any]:

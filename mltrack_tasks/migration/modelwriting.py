@@ -16,6 +16,7 @@ from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.modelplan import (
     Draft,
     Move,
+    is_of,
     left_alone,
     moves,
     plan_models,
@@ -25,6 +26,8 @@ from mltrack_tasks.migration.modelplan import (
 )
 from mltrack_tasks.migration.runmanifests import Written
 from mltrack_tasks.migration.runplan import RunPlan
+from mltrack_tasks.migration.scan import Scan
+from mltrack_tasks.migration.state import OvertakenError
 from mltrack_tasks.migrations import MigratedAlias, MigratedVersion
 from mltrack_tasks.mlflowdata.facts import RegisteredVersion
 from mltrack_tasks.models import ModelFile, ModelVersion
@@ -34,7 +37,7 @@ from mltrack_tasks.refs import DataRef
 from mltrack_tasks.registry.aliases import current_promotion
 from mltrack_tasks.registry.moving import append_event, event_of, publish_version, request_of
 from mltrack_tasks.registry.reading import read_version, require_in_use
-from mltrack_tasks.registry.registering import mlflow_of, pin_key, write_version
+from mltrack_tasks.registry.registering import MAX_FILES, mlflow_of, pin_key, write_version
 from mltrack_tasks.registry.rolling import unless_deprecated
 from mltrack_tasks.stores.base import Store
 
@@ -103,6 +106,8 @@ def write_models(
 def _register(store: Store, draft: Draft, runs: Mapping[str, int]) -> ModelVersion:
     """Hold the blobs of a version, and write it, unless it is there."""
     name, newest = draft.model.name, draft.versions[-1]
+    if len(draft.files) > MAX_FILES:
+        raise InvalidInputError(f"It has {len(draft.files):,} files; a version holds {MAX_FILES:,}.")
     writers = [writer_of(store, _ref(file), file.path) for file in draft.files]
     hold(store, writers, partial(pin_key, name), observe=_ignore)
     known = list(filter(None, (_run(store, each, runs) for each in draft.versions)))
@@ -162,13 +167,17 @@ def _give_aliases(
     rows, todo = moves(work.scan.registry, work.previous, versions)
     here = {(row.model, row.number): row.version for row in versions}
     state = work.previous.number + 1 if work.previous else 1
+    known = {(row.model, row.alias): row for row in work.previous.aliases} if work.previous else {}
     failed: list[Failed] = []
     for move in todo:
         version = None if move.number is None else here[move.model, move.number]
         try:
-            note = _move(store, move, version, work.scan.migration, state, observe)
+            note = _move(store, move, version, work.scan, state, observe)
+        except OvertakenError:
+            raise
         except _REFUSED as error:
             failed.append(_failed(move.model, f"alias {move.alias!r}", error))
+            rows += [known[place] for place in [(move.model, move.alias)] if move.number is None]
             continue
         if move.number is not None:
             given = None if note else version
@@ -179,9 +188,14 @@ def _give_aliases(
 
 
 def _move(
-    store: Store, move: Move, version: str | None, migration: str, state: int, observe: Observe
+    store: Store, move: Move, version: str | None, scan: Scan, state: int, observe: Observe
 ) -> str | None:
-    """Move an alias, unless somebody else moved it here -> why it was left alone, or None."""
+    """Move an alias, unless somebody else moved it here -> why it was left alone, or None.
+
+    Raises OvertakenError if another call of this migration has moved it since the folder was looked at: that
+    call may know better.
+    """
+    migration = scan.migration
     told = f"MLflow's {move.why}" if move.number is None else f"MLflow's {move.why} of version {move.number}"
     action = "remove" if version is None else "promote"
     reason, own_id = f"migrated: {told}", request_id(migration, state)
@@ -201,6 +215,8 @@ def _move(
     def decide(current: Promotion | None) -> Promotion | None:
         if current is not None and (left_alone(current, version, migration) or current.version == version):
             return None
+        if current is not None and is_of(current, migration) and current.at > scan.began:
+            raise OvertakenError(migration)
         return event_of(request, current, chosen)
 
     publish = None if chosen is None else partial(publish_version, request, chosen)

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mltrack_tasks.errors import AccessError, InvalidInputError
@@ -37,12 +38,15 @@ class Scan:
         groups: Sequence[RunGroup],
         left_out: Sequence[tuple[str, str]],
         registry: Listed = Listed(),  # noqa: B008 -- immutable
+        began: datetime | None = None,
     ) -> None:
         self.origin, self.source = origin, source
         self.root, self.migration = origin.local_path, origin.migration
         self.entries, self.groups, self.left_out = entries, tuple(groups), tuple(left_out)
         self.registry = registry
         """What MLflow registered as models."""
+        self.began = began or datetime.now(UTC)
+        """What was done after this moment, the scan may not have seen."""
 
     @property
     def files(self) -> int:
@@ -85,7 +89,7 @@ def scan_source(
     Raises InvalidInputError for a path that is an address or is not there (with host and working directory),
     and for a folder without files unless ``allow_empty``.
     """
-    root = find_folder(local_path)
+    root, began = find_folder(local_path), datetime.now(UTC)
     with LocalTree(root) as tree:
         found = tree.scan(observe=observe)
         if [path for path, _ in found.left_out if _is_cleared(tree, path)]:
@@ -110,7 +114,7 @@ def scan_source(
             unreadable=[path for path, _ in found.left_out],
         )
         groups = with_models(groups, logged)
-        return Scan(origin, source, Entries(known.entries), groups, left_out, registry)
+        return Scan(origin, source, Entries(known.entries), groups, left_out, registry, began)
 
 
 def find_folder(local_path: str | Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mltrack_tasks.errors import MLTrackError, NotFoundError, PartialTransferError
+from mltrack_tasks.errors import ConflictError, MLTrackError, NotFoundError, PartialTransferError
 from mltrack_tasks.migration import (
     finish_migration,
     hashcache,
@@ -20,6 +20,7 @@ from mltrack_tasks.migration import (
     scan_source,
     upload_batch,
     write_manifests,
+    write_models,
 )
 from mltrack_tasks.migration.report import MigrationReport
 from mltrack_tasks.migration.state import latest_manifest
@@ -391,6 +392,51 @@ def test_files_that_changed_since_make_no_other_version(site: Site, store: Store
     assert "not those any more" in dict(again.not_registered)["churn 2"]
     assert events(store, "churn", "champion") == [numbers(first)[2]]
     assert list_models(store)[0].versions == tuple(sorted(numbers(first).values()))
+
+
+def test_a_model_that_was_made_anew_has_other_versions(site: Site, store: Store) -> None:
+    """MLflow counts from 1 again; what the first ones became here stays."""
+    simple(site)
+    first = numbers(migrate(store, site.tree))
+    site.client.delete_registered_model("churn")
+    gone = migrate(store, site.tree)
+    assert (gone.models, gone.registered) == (0, ())
+    assert events(store, "churn", "champion") == [first[2]]
+    run = site.run()
+    site.files(run, b"new")
+    site.version("churn", f"runs:/{run}/model", run)
+    site.client.set_registered_model_alias("churn", "champion", "1")
+    again = numbers(migrate(store, site.tree))
+    assert list(again) == [1]
+    assert again[1] not in first.values()
+    assert events(store, "churn", "champion") == [first[2], again[1]]
+
+
+def test_a_registry_that_is_not_readable_for_a_while_loses_nothing(site: Site, store: Store) -> None:
+    simple(site)
+    first = migrate(store, site.tree, delete_after_upload=True, min_age=AT_ONCE)
+    meta = site.tree / "models" / "churn" / "meta.yaml"
+    text = meta.read_bytes()
+    meta.write_bytes(b"\xff")
+    assert not migrate(store, site.tree).registered
+    meta.write_bytes(text)
+    again = migrate(store, site.tree)
+    assert (again.registered, again.not_registered, again.differences) == (first.registered, (), ())
+    assert len(events(store, "churn", "champion")) == 1
+
+
+def test_a_call_that_looked_earlier_does_not_move_an_alias_back(site: Site, store: Store) -> None:
+    simple(site, 3)
+    here = numbers(migrate(store, site.tree))
+    site.client.set_registered_model_alias("churn", "champion", "1")
+    scan = scan_source(site.tree, name=NAME, observe=quiet)
+    plan = plan_migration(store, scan, observe=quiet)
+    site.client.set_registered_model_alias("churn", "champion", "2")
+    migrate(store, site.tree)
+    sent = [upload_batch(store, batch, origin=scan.origin, observe=quiet) for batch in plan.batches]
+    with pytest.raises(ConflictError, match="Run the same call again"):
+        write_models(store, plan_manifests(plan, sent), [], observe=quiet)
+    assert events(store, "churn", "champion") == [here[3], here[2]]
 
 
 def test_part_of_a_model_is_none(site: Site, store: Store, tmp_path: Path) -> None:
