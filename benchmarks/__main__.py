@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import catalog, heads, memory, migration, query, small_put
+from benchmarks import catalog, heads, memory, migration, query, small_put, verification
 from benchmarks.server import target
 
 ALL: dict[str, Callable[..., bool]] = {
     "small_put": small_put.run,
+    "verification": verification.run,
     "heads": heads.run,
     "memory": memory.run,
     "query": query.run,

@@ -53,13 +53,13 @@ def _child() -> None:
     source, copy = folder / "source", folder / "copy"
     store.create("warm-up", b"1")  # clients and threads exist before the baseline is taken
     report: dict[str, object] = {"bytes": source.stat().st_size}
-    with _Watch() as watch:
+    with Watch() as watch:
         ref = content.store_file(store, source)
     report["store"] = watch.peak, watch.seconds
-    with _Watch() as watch:
+    with Watch() as watch:
         again = content.store_file(store, source)
     report["store again"] = watch.peak, watch.seconds
-    with _Watch() as watch:
+    with Watch() as watch:
         content.retrieve_file(store, ref, copy)
     report["retrieve"] = watch.peak, watch.seconds
     if not ref.created or again.created:
@@ -67,10 +67,10 @@ def _child() -> None:
     json.dump(report, sys.stdout)
 
 
-class _Watch:
+class Watch:
     """Samples this process's anonymous RSS every 5 ms; ``peak`` is in MB above the start."""
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> Watch:
         self._base = self._high = _anonymous()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from mltrack_tasks import layout, modelkeys
-from mltrack_tasks.errors import IntegrityError
+from mltrack_tasks.errors import AccessError, IntegrityError
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.records import RunManifest
@@ -91,6 +91,11 @@ class References:
     ) -> None:
         self._base.close()
         self._folder.cleanup()
+        if isinstance(error, sqlite3.OperationalError):
+            raise AccessError(
+                f"The temporary folder (TMPDIR) cannot hold the references of this store: {error}. An audit "
+                "takes some 200 bytes there for each; free some space."
+            ) from error
 
     def add(self, root: Root) -> None:
         """Take up one record."""

@@ -11,7 +11,7 @@ import pytest
 
 from mltrack_tasks import layout
 from mltrack_tasks.content import store_data
-from mltrack_tasks.errors import ConflictError, TransientError
+from mltrack_tasks.errors import AccessError, ConflictError, TransientError
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.cache import CachedStore
 from mltrack_tasks.stores.guard import GuardedStore
@@ -191,6 +191,12 @@ def test_a_report_holds_only_so_many(damaged: Place, monkeypatch: pytest.MonkeyP
     assert report.findings == whole.findings[:2]
     assert report.counts == whole.counts
     assert len(list(read_findings(damaged.store, report.audit))) == len(whole.findings)
+
+
+def test_a_full_temporary_folder_is_told_as_such(damaged: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "_SCHEMA", references._SCHEMA + "PRAGMA max_page_count=12;")
+    with pytest.raises(AccessError, match=r"TMPDIR.* full"):
+        verify(damaged.store, "structure")
 
 
 def test_records_are_named_up_to_a_limit(memory_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
