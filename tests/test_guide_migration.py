@@ -12,11 +12,13 @@ import pytest
 
 from mltrack_tasks.errors import NotFoundError
 from mltrack_tasks.migration import download_from_s3, migrate_to_s3
+from mltrack_tasks.registry import resolve_model
 from mltrack_tasks.runs import list_runs
 from mltrack_tasks.stores import Store, open_s3
 from mltrack_tasks.stores.directory import DirectoryStore
 from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.testing import RawS3
+from tests.floor3.mlflowmodels import small_registry
 from tests.servers import S3Server
 from tests.settings import chosen_settings
 
@@ -83,3 +85,10 @@ def test_the_same_tasks_work_offline(store: Store, mlruns: Path, tmp_path: Path)
     assert [run.run_id for run in list_runs(offline)] == [run.run_id for run in list_runs(store)]
     download_from_s3(offline, local_path=tmp_path / "back")
     assert _files(tmp_path / "back") == FILES
+
+
+def test_registered_models_of_mlflow_come_along(store: Store, tmp_path: Path) -> None:
+    report = migrate_to_s3(store, local_path=small_registry(tmp_path / "mlruns"))
+    assert [(model, number) for model, number, _ in report.registered] == [("churn", 1), ("churn", 2)]
+    assert resolve_model(store, "churn", "champion").tags["mlflow.version"] == "2"
+    assert resolve_model(store, "churn", "staging").s3_location
