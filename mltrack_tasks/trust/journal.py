@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mltrack_tasks.errors import ConflictError, InvalidInputError, NotFoundError, TransientError
+from mltrack_tasks.errors import (
+    ConflictError,
+    FormatError,
+    IntegrityError,
+    InvalidInputError,
+    NotFoundError,
+    TransientError,
+)
+from mltrack_tasks.events import logger
 from mltrack_tasks.fields import Fields
 from mltrack_tasks.recordstore import create_record, read_record
 from mltrack_tasks.stores.base import Store
@@ -35,6 +43,8 @@ RESUMED_FOR = timedelta(days=30)
 _ID = re.compile(rf"[0-9]{{8}}T[0-9]{{12}}Z-({'|'.join(LEVELS)})(-[1-9][0-9]*of[1-9][0-9]*)?-[0-9a-f]{{8}}")
 _TIME = len("20240115T093000000000Z-")
 _STEP = re.compile(r"[0-9]{8}\.json")
+_PLACES = {"data": re.compile(r"[0-9a-f]{64}|g"), "models": re.compile(r"models.*", re.DOTALL)}
+"""How far a section can be: up to a digest, or behind all of them; up to a key."""
 _AMOUNTS = ("blobs", "checked", "unchanged", "unattested")
 
 
@@ -143,20 +153,25 @@ class Journal:
         while (found := _read_step(self._store, self.audit, self._steps + 1)) is not None:
             self._steps += 1
             fields, tally = found
-            section = fields.text("section")
+            section, after = fields.text("section"), fields.text("after")
             if section == last:
                 self._dropped.append(self._steps)
                 continue
-            self.section, self.after = section, fields.text("after")
+            if section not in _PLACES or not _PLACES[section].fullmatch(after):
+                raise IntegrityError(f"A step of {self.audit} ends at {after!r:.80}, which is no place.")
+            self.section, self.after = section, after
             self.total.add(tally)
 
 
 def begin(store: Store, scope: Scope, *, last: str, resume: bool) -> Journal:
-    """Begin an audit, or go on with the newest of this scope that was not finished."""
-    open_audit = _unfinished(store, scope) if resume else None
-    if open_audit is not None:
-        open_audit.go_on(last)
-        return open_audit
+    """Begin an audit, or go on with the newest of this scope that was not finished, if it can be read."""
+    try:
+        open_audit = _unfinished(store, scope) if resume else None
+        if open_audit is not None:
+            open_audit.go_on(last)
+            return open_audit
+    except (FormatError, IntegrityError) as error:
+        logger.warning("begun anew: %s", error)
     now = datetime.now(UTC)
     audit = f"{now:%Y%m%dT%H%M%S%fZ}-{scope.suffix}-{secrets.token_hex(4)}"
     create_record(store, begun_key(audit), scope.to_content(), what=f"The audit {audit}")

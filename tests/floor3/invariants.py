@@ -23,6 +23,7 @@ _NAME, _VERSION = "[A-Za-z0-9._%-]+", "v[0-9]{8}_[0-9a-f]{6,64}"
 _OF_VERSION = re.compile(rf"models/development/{_NAME}/{_VERSION}\.json")
 _KNOWN = re.compile(
     r"format\.json"
+    r"|audits/[0-9]{8}T[0-9]{12}Z-[a-z]+(-[0-9]+of[0-9]+)?-[0-9a-f]{8}/(begun|report|[0-9]{8})\.json"
     r"|data/(?P<dd>[0-9a-f]{2})/(?P=dd)[0-9a-f]{62}/(data\.(parquet|npy|json|bin)|metadata\.json|multipart\.json)"
     r"|names/[A-Za-z0-9._%-]+/[0-9a-f]{64}\.json"
     r"|manifests/[A-Za-z0-9._%-]+(~[0-9]{8})?\.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -116,6 +117,33 @@ def test_two_calls_at_one_audit(damaged: Place, small_steps: None, monkeypatch: 
     tally.count("blobs", 1)
     with pytest.raises(ConflictError, match="Another call goes on with the audit"):
         other.step("data", "1" * 64, tally)
+
+
+FORGED = (
+    *(b"{}", b"[", b'{"format": 2}', {"section": "data", "after": "../x"}, {"section": "rest", "after": 1}),
+    *({"section": "models", "after": "elsewhere"}, {"section": "x", "after": ""}, {"findings": [["x"]]}),
+    *({"counts": {"x": 1}}, {"counts": []}, {"blobs": [-1, 0]}, {"blobs": "x"}),
+)
+
+
+@pytest.mark.parametrize("forged", FORGED, ids=str)
+@pytest.mark.parametrize("name", ["00000001.json", "begun.json"])
+def test_a_forged_journal_is_not_gone_on_with(
+    damaged: Place, small_steps: None, forged: Any, name: str
+) -> None:
+    whole = verify(damaged.store, keep=False)
+    with pytest.raises(TransientError):
+        verify(FaultyStore(damaged.store, 60, "crash"))
+    [key] = [key for key in keys(damaged, "audits/") if key.endswith(name)]
+    body = forged
+    if isinstance(forged, dict):
+        record = json.loads(damaged.raw.get(key) or b"")
+        record["content"] = forged if name == "begun.json" else {**record["content"], **forged}
+        body = json.dumps(record).encode()
+    damaged.raw.put(key, body)
+    report = verify(damaged.store)
+    assert not report.resumed
+    assert bare(report) == bare(whole)
 
 
 # since
