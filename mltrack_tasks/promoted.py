@@ -7,7 +7,7 @@ from mltrack_tasks.errors import GateError
 from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.promotiontext import compared, refused
 from mltrack_tasks.registry.aliases import current_promotion
-from mltrack_tasks.registry.reading import read_version
+from mltrack_tasks.registry.reading import described, read_version
 from mltrack_tasks.stores import Store
 from mltrack_tasks.tasking import in_run, run_logger
 
@@ -45,9 +45,10 @@ def _show(store: Store, done: Promotion) -> None:
         _say_if_superseded(store, done)
     if done.version is None:
         return
-    version, before = read_version(store, done.model, done.version), None
+    # As the gates saw them: with what was measured after registration.
+    version, before = described(store, read_version(store, done.model, done.version)), None
     if done.previous is not None:
-        before = read_version(store, done.model, done.previous)
+        before = described(store, read_version(store, done.model, done.previous))
     what = f"Promotion {done.number} of {plain(done.model)} {done.version} as {plain(done.alias)}"
     markdown("mltrack-promotion", compared(done, version, before), what)
 

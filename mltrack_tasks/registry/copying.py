@@ -18,7 +18,12 @@ from mltrack_tasks.refs import DataRef
 from mltrack_tasks.registry.identity import adopt_version
 from mltrack_tasks.registry.materialising import check_places, materialise
 from mltrack_tasks.registry.reading import read_named, registrations_of, with_standing
-from mltrack_tasks.registry.registering import MATERIALISED_UP_TO, create_version, stored_version
+from mltrack_tasks.registry.registering import (
+    MATERIALISED_UP_TO,
+    create_version,
+    pin_key,
+    stored_version,
+)
 from mltrack_tasks.sources import Source
 from mltrack_tasks.stores.base import Store
 
@@ -43,7 +48,7 @@ def copy_model(
     check_places(target_store, found.model, found.version, [file.path for file in found.files])
     adopt_version(target_store, found.model, found.tree_digest, found.version)
     writers = [partial(_write, store, target_store, file) for file in found.files]
-    refs = hold(target_store, writers, partial(_pin_key, found.model), observe=observe)
+    refs = hold(target_store, writers, partial(pin_key, found.model), observe=observe)
     if found.size_bytes <= MATERIALISED_UP_TO:
         materialise(target_store, found, observe=observe)
     stored = stored_version(target_store, found)
@@ -86,7 +91,3 @@ def _write(store: Store, target: Store, file: ModelFile, observe: Observe) -> Da
     created = write_blob(target, source, file.format, observe=observe, ask=True)
     place = layout.blob_key(file.digest, file.format)
     return DataRef(file.digest, file.format, file.size_bytes, place, file.shown_path, created=created)
-
-
-def _pin_key(model: str, digest: str) -> str:
-    return layout.model_pin_key(digest, model)

@@ -111,6 +111,7 @@ def write_version(
         "version": name,
         "created": stored.created,
         "files": len(version.files),
+        "bytes": version.size_bytes,
         "model": version.model,
     }
     observe(Event(events.MODEL_REGISTERED, f"model.{version.model}", details))

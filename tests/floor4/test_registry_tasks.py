@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from mltrack_tasks import (
     promotion_transaction,
     register_model,
     registry,
+    remove_alias,
     resolve_model,
     rollback_model,
     set_policy,
@@ -38,6 +40,8 @@ from mltrack_tasks import (
 from mltrack_tasks.errors import GateError, InvalidInputError, TransientError
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.resolve import open_store
+
+PAGE = Path(__file__).parents[2] / "docs" / "registry.md"
 
 
 @pytest.fixture
@@ -69,12 +73,14 @@ def test_the_flows_register_promote_and_roll_back(where: str, tmp_path: Path) ->
     ]
     gate = {"kind": "not_worse", "metric": "auc"}
     promote_flow("churn", made[0].version, store=where)
+    registry.register_model(open_store(where), None, "churn", model(tmp_path, 1), metrics={"f1": 0.25})
     done = promote_flow("churn", gates=[gate], reason="better", store=where)
     assert (done.number, done.version, done.previous) == (2, made[1].version, made[0].version)
     assert done.flow_run_id
     text = shown(done.flow_run_id)
     assert made[0].version in text
     assert "+0.1" in text
+    assert "| f1 |  | 0\\.25 | new |" in text, "what was measured later, and gates judge by, is shown too"
     back = rollback_flow("churn", reason="drift", store=where)
     assert back.version == made[0].version
 
@@ -238,6 +244,41 @@ def test_changes_of_a_model_are_events(where: str, tmp_path: Path, monkeypatch: 
     }
     assert policy["resource"]["mltrack.alias"] == "production"
     assert told["mltrack.model.deprecated"]["payload"]["reason"] == "old"
+
+
+def documented() -> dict[str, set[str]]:
+    """The events of the page with the fields of their payloads."""
+    found: dict[str, set[str]] = {}
+    for names, payload in re.findall(
+        r"^\| (`mltrack\.model\..*?) \| (.*) \|$", PAGE.read_text(), re.MULTILINE
+    ):
+        for name in re.findall(r"`[\w.]*\.(\w+)`", names):
+            found[f"mltrack.model.{name}"] = set(re.findall(r"`(\w+)`", payload))
+    return found
+
+
+def test_the_page_names_all_that_events_say(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emitted: list[dict[str, Any]] = []
+    monkeypatch.setattr(tasking, "emit_event", lambda **event: emitted.append(event))
+
+    @flow
+    def changes() -> None:
+        one, two = (register_model(None, "m", model(tmp_path, n), store=where).version for n in range(2))
+        set_policy("m", "production", [{"kind": "files"}], store=where)
+        for version in one, two:
+            promote_model("m", version, store=where)
+        rollback_model("m", store=where)
+        remove_alias("m", "production", store=where)
+        deprecate_version("m", two, store=where)
+        copy_model("m", one, str(tmp_path / "other"), store=where)
+
+    changes()
+    said = {event["event"]: set(event["payload"]) for event in emitted}
+    assert said == documented()
+    registered = next(event["payload"] for event in emitted if event["event"] == "mltrack.model.registered")
+    assert (registered["files"], registered["bytes"]) == (1, 1_001)
 
 
 @pytest.mark.parametrize("approve", [True, False])
