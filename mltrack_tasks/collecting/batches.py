@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from mltrack_tasks import events, layout, provenance
 from mltrack_tasks.collecting.keys import batch_key
@@ -53,11 +53,24 @@ class OpenBatches:
         self._store.delete(self.keys)
 
     def _alive(self, other: Stat, own: Stat) -> list[str]:
-        if own.modified - other.modified > ABANDONED:
-            events.logger.warning("closed: %s, which a dead collector left open", other.key)
-            self._store.delete([other.key])
+        if _closed_if_abandoned(self._store, other, own.modified):
             return []
         try:
             return read_digests(self._store, other.key)
         except NotFoundError:
             return []  # closed meanwhile
+
+
+def close_abandoned(store: Store, now: datetime) -> None:
+    """Close what dead collectors left open, so that writers do not wait for them; ``now`` is the store's."""
+    for stat in store.list(layout.GC_DELETING):
+        if layout.is_batch_key(stat.key):
+            _closed_if_abandoned(store, stat, now)
+
+
+def _closed_if_abandoned(store: Store, batch: Stat, now: datetime) -> bool:
+    if now - batch.modified <= ABANDONED:
+        return False
+    events.logger.warning("closed: %s, which a dead collector left open", batch.key)
+    store.delete([batch.key])
+    return True

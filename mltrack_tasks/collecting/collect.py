@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from mltrack_tasks import canonical, events, layout
+from mltrack_tasks.collecting.batches import close_abandoned
 from mltrack_tasks.collecting.clock import time_at
 from mltrack_tasks.collecting.keys import CLOCKS, PLAN_PARTS, PLANS, UNPINNED
 from mltrack_tasks.collecting.marks import Marks
@@ -92,6 +93,8 @@ def collect_garbage(
     with Marks(direct, now - (grace if wanted is None else wanted.grace), observe) as marks:
         marks.look()
         found = wanted or make_plan(direct, store_id, now, grace, marks, observe)
+        if not dry_run:
+            close_abandoned(direct, now)
         swept = None if dry_run else sweep(direct, found, marks, observe)
         records = marks.records
     if swept is not None:
