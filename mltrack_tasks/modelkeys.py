@@ -183,6 +183,17 @@ def alias_folder(model: str, alias: str) -> str:
     return f"{aliases_folder(model)}{layout.encode_segment(check_alias(alias), what='The alias')}/"
 
 
+def parse_alias_folder(folder: str) -> tuple[str, str] | None:
+    """Read a folder of promotions -> (model, alias), or None if it is none."""
+    parts = folder.removeprefix(REGISTRY).split("/")
+    if not folder.startswith(REGISTRY) or len(parts) != 4 or parts[1] != "_aliases" or parts[3]:
+        return None
+    try:
+        return layout.decode_segment(parts[0]), check_alias(layout.decode_segment(parts[2]))
+    except (IntegrityError, InvalidInputError):
+        return None
+
+
 def policy_folder(model: str, alias: str) -> str:
     """Folder of the policies of an alias, ending in ``/``; InvalidInputError for one that can have none."""
     layout.check_choice(alias, GUARDED_ALIASES, "A policy is for certain aliases;")

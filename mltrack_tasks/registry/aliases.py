@@ -22,7 +22,7 @@ REMEMBERED = timedelta(days=7)
 
 def promotions_of(store: Store, model: str, alias: str) -> list[Promotion]:
     """Read all promotions of an alias, oldest first; none if there is no such alias."""
-    return read_numbered(store, alias_folder(model, alias), partial(_parse, model, alias))
+    return read_numbered(store, alias_folder(model, alias), partial(parse_event, model, alias))
 
 
 def current_promotion(store: Store, model: str, alias: str) -> Promotion | None:
@@ -47,7 +47,7 @@ def find_among(
     store: Store, model: str, alias: str, request_id: str, numbers: Iterable[int]
 ) -> Promotion | None:
     """Find the promotion of a request id among those of certain numbers."""
-    read = partial(read_number, store, alias_folder(model, alias), partial(_parse, model, alias))
+    read = partial(read_number, store, alias_folder(model, alias), partial(parse_event, model, alias))
     for event in map_ordered(read, numbers, store.max_workers):
         if event.request_id == request_id:
             return event
@@ -88,10 +88,11 @@ def _names(folders: list[str]) -> Iterator[str]:
 def _last_of(store: Store, model: str, alias: str, listed: list[Stat]) -> Promotion | None:
     if not listed:
         return None
-    return read_number(store, alias_folder(model, alias), partial(_parse, model, alias), len(listed))
+    return read_number(store, alias_folder(model, alias), partial(parse_event, model, alias), len(listed))
 
 
-def _parse(model: str, alias: str, record: Record, number: int, what: str) -> Promotion:
+def parse_event(model: str, alias: str, record: Record, number: int, what: str) -> Promotion:
+    """Parse one promotion of an alias; IntegrityError if it is that of another place."""
     event = Promotion.from_record(record, what=what)
     if (event.model, event.alias, event.number) != (model, alias, number):
         raise IntegrityError(f"{what} is that of another place; it was not written there by this library.")

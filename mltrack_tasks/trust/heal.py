@@ -24,7 +24,7 @@ from mltrack_tasks.trust.blobheal import heal_blob
 from mltrack_tasks.trust.findings import OF_BLOBS, UNKNOWN_FORMAT, UNREADABLE, Finding
 from mltrack_tasks.trust.healing import Healed, HealReport, Lost
 from mltrack_tasks.trust.journal import last_finished, read_findings
-from mltrack_tasks.trust.records import heal_records
+from mltrack_tasks.trust.records import each_record, heal_records
 from mltrack_tasks.trust.remedies import Remedy, Wanted
 from mltrack_tasks.trust.roots import Root, Unreadable, roots
 
@@ -145,8 +145,9 @@ class _Work:
 
     def heal_records(self, unreadable: Iterable[Finding], replicas: Sequence[Store]) -> None:
         """Heal records that cannot be read, and those that name what nobody has, or as it is not."""
-        doubtful = {each.key: frozenset[str]() for each in unreadable}
-        wrong = {each.key: "" for each in unreadable}
+        keys = [*each_record(self._direct, (each.key for each in unreadable), replicas)]
+        doubtful = {key: frozenset[str]() for key in keys}
+        wrong = dict.fromkeys(keys, "")
         for wanted in self.wanted:
             size = None if wanted.key in self._lost else self._size_of(wanted.key)
             for root in self._about[wanted.digest].roots:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from mltrack_tasks import modelkeys
 from mltrack_tasks.errors import MLTrackError
 from mltrack_tasks.records import MAX_RECORD_SIZE, Record
 from mltrack_tasks.recordstore import read_record, same_content
+from mltrack_tasks.registry.aliases import parse_event
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.trust.knownkeys import is_other_record
 from mltrack_tasks.trust.needs import Need
-from mltrack_tasks.trust.readers import Holder
+from mltrack_tasks.trust.readers import MODEL, Holder
 from mltrack_tasks.trust.remedies import Candidate
 from mltrack_tasks.trust.roots import Root, Unreadable, roots
 
@@ -46,6 +48,18 @@ def heal_records(
     for key, digests in doubtful.items():
         _heal(store, key, digests, replicas, done, dry_run)
     return done
+
+
+def each_record(store: Store, keys: Iterable[str], replicas: Sequence[Store]) -> Iterator[str]:
+    """Name the records that keys are of: all promotions of an alias, for its folder."""
+    for key in keys:
+        if modelkeys.parse_alias_folder(key) is None:
+            yield key
+            continue
+        listed = (stat.key for place in (store, *replicas) for stat in place.list(key))
+        numbers = [number for each in listed if (number := modelkeys.parse_numbered_key(each, key))]
+        for number in range(1, max(numbers, default=0) + 1):
+            yield modelkeys.numbered_key(key, number)
 
 
 def _heal(
@@ -100,6 +114,11 @@ def _root(key: str, body: bytes) -> Root | None:
     """What a record would be under this key; None if it could not be read there."""
     alone = MemoryStore()
     alone.create(key, body)
+    folder = f"{key.rpartition('/')[0]}/"
+    number = modelkeys.parse_numbered_key(key, folder)
+    if number and (place := modelkeys.parse_alias_folder(folder)):
+        event = parse_event(*place, Record.from_bytes(body, what=key), number, key)
+        return Root(Holder(MODEL, " ".join(place), key), (), event)
     if is_other_record(key):
         return Root(Holder("", key, key), (), Record.from_bytes(body, what=key))
     unreadable: list[Unreadable] = []

@@ -16,7 +16,7 @@ from mltrack_tasks.blobs import read_blob
 from mltrack_tasks.content import retrieve_data, store_data
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import AccessError, InvalidInputError, NotFoundError, TransientError
-from mltrack_tasks.registry import download_model
+from mltrack_tasks.registry import download_model, promote_model, remove_alias
 from mltrack_tasks.runs import get_run, store_run
 from mltrack_tasks.stores.base import Older, Store, WrapperStore
 from mltrack_tasks.stores.cache import CachedStore
@@ -112,6 +112,29 @@ def test_forged_records_are_healed_from_a_replica(filled: Place) -> None:
     assert report.ok
     assert {key: filled.raw.get(key) for key in manifests} == before
     assert {each.key for each in report.healed} == set(manifests)
+    assert verify(filled.store).ok
+
+
+def test_the_promotions_of_an_alias_are_healed(filled: Place) -> None:
+    """One is forged, one is another's, one is gone."""
+    [version] = {key.split("/")[3] for key in keys(filled, "models/registry/churn/v") if key.count("/") > 3}
+    for alias in ("staging", "canary", "staging"):
+        promote_model(filled.store, "churn", version, alias, observe=quiet)
+        remove_alias(filled.store, "churn", alias, observe=quiet)
+    replica = copy_of(filled.raw)
+    folder = "models/registry/churn/_aliases/staging/"
+    events = keys(filled, folder)
+    before = {key: filled.raw.get(key) for key in events}
+    assert len(events) == 4
+    filled.raw.put(events[1], b"{}")
+    filled.raw.put(events[2], before[events[3]] or b"")
+    filled.raw.delete(events[0])
+    assert [each.key for each in verify(filled.store).findings if each.wrong] == [folder]
+    assert {each.key for each in heal(filled.store).lost} == set(events[:3])
+    report = heal(filled.store, replicas=[replica])
+    assert report.ok
+    assert {key: filled.raw.get(key) for key in events} == before
+    assert report.intact == (events[3],)
     assert verify(filled.store).ok
 
 
