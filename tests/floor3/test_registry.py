@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mltrack_tasks import layout, modelkeys, registry
+from mltrack_tasks import canonical, layout, modelkeys, registry
 from mltrack_tasks.content import store_data
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import (
@@ -24,7 +24,7 @@ from mltrack_tasks.errors import (
 )
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.promotions import Promotion
-from mltrack_tasks.registry import identity
+from mltrack_tasks.registry import identity, registering
 from mltrack_tasks.runs import store_run
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.guard import GuardedStore
@@ -118,6 +118,44 @@ def test_ids_of_trees_whose_first_digits_are_equal(store: Store, monkeypatch: py
     assert len(set(ids)) == 4
     assert ids == ids[:4] * 4
     assert all(modelkeys.is_version(each) for each in ids)
+
+
+def test_latest_is_what_was_registered_last(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the times in the records: ids of one day are in no order, and a copy is written in any other."""
+    monkeypatch.setattr(identity, "today", lambda: date(2024, 1, 15))
+    ids = []
+    for number in range(4):
+        ids.append(register(store, tmp_path, number).version)
+        assert registry.resolve_model(store, "churn", "latest").version == ids[-1]
+    assert ids != sorted(ids)
+    register(store, tmp_path, 0)  # the same bytes again are no later version
+    copy = MemoryStore()
+    for stat in reversed(list(store.list("models/"))):
+        copy.create(stat.key, store.get(stat.key))
+    for each in store, copy:
+        assert registry.resolve_model(each, "churn", "latest").version == ids[-1]
+
+
+def test_a_large_version_gets_its_folder_when_asked_for_or_promoted(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = register(store, tmp_path, 1).size_bytes
+    monkeypatch.setattr(registering, "MATERIALISED_UP_TO", large - 1)
+    made = register(store, tmp_path, 2)
+    assert made.s3_location is None
+    assert register(store, tmp_path, 2).s3_location is None
+    folder = modelkeys.development_folder("churn", made.version)
+    assert register(store, tmp_path, 2, materialize=True).s3_location == f"{store.location}/{folder[:-1]}"
+    assert content_of(store, folder) == {**FILES, "number": b"2"}
+    made = register(store, tmp_path, 3)
+    registry.promote_model(store, "churn", made.version)
+    folder = modelkeys.promoted_folder("churn", made.version)
+    assert registry.resolve_model(store, "churn").s3_location == f"{store.location}/{folder[:-1]}"
+    monkeypatch.setattr(registering, "MATERIALISED_UP_TO", large)
+    assert register(store, tmp_path, 4, materialize=False).s3_location is None
+    assert register(store, tmp_path, 5).s3_location is not None
 
 
 def test_twenty_versions_store_what_they_share_once(store: Store, tmp_path: Path) -> None:
@@ -420,6 +458,18 @@ def test_a_forged_record_is_refused(place: Place, tmp_path: Path) -> None:
     place.raw.put(key, json.dumps(record).encode())
     with pytest.raises(IntegrityError):
         registry.promote_model(place.store, "churn", made.version)
+    # With a tree digest and an id that agree with the path.
+    files = sorted(record["content"]["files"], key=lambda file: file["path"])
+    rows = [{part: file[part] for part in ("digest", "executable", "path")} for file in files]
+    tree = sha256_hex(canonical.dumps(rows))
+    forged = f"v20240115_{tree[:6]}"
+    record["content"] |= {"files": files, "tree_digest": tree, "version": forged}
+    place.raw.put(modelkeys.version_key("churn", forged), canonical.dumps(record))
+    with pytest.raises(IntegrityError, match="not plainly relative"):
+        registry.promote_model(place.store, "churn", forged)
+    with pytest.raises(IntegrityError, match="not plainly relative"):
+        registry.download_model(place.store, "churn", forged, tmp_path / "a" / "b" / "c")
+    assert not (tmp_path / "a").exists()
     assert not [name for name in place.raw.list() if "/registry/" in name]
 
 

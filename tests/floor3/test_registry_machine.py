@@ -79,10 +79,35 @@ class RegistryMachine(RuleBasedStateMachine):
             self.moved(alias, version)
             self.stacks.setdefault(alias, []).append(version)
 
+    def before(self, alias: str) -> str | None:
+        """What a rollback of an alias leads to."""
+        stack = self.stacks.get(alias, [])
+        return stack[-2] if len(stack) > 1 else None
+
+    def went_back(self, alias: str) -> None:
+        target, stack = self.before(alias), self.stacks[alias]
+        stack.pop()
+        while stack[-1] != target:
+            stack.pop()
+        self.moved(alias, target)
+
+    def standing(self, alias: str) -> str | None:
+        """What everybody reads of an alias; a version has its folder, with its files and no others."""
+        try:
+            now = registry.resolve_model(self.store, "m", alias)
+        except NotFoundError:
+            return None
+        place = modelkeys.promoted_folder("m", now.version)
+        found = {
+            stat.key.removeprefix(place): sha256_hex(self.store.get(stat.key))
+            for stat in self.store.list(place)
+        }
+        assert found == {file.path: file.digest for file in now.files}
+        return now.version
+
     @rule(alias=aliases)
     def roll_back(self, alias: str) -> None:
-        stack = self.stacks.get(alias, [])
-        target = stack[-2] if len(stack) > 1 else None
+        target = self.before(alias)
         if target is None:
             with pytest.raises(NotFoundError):
                 registry.rollback_model(self.store, "m", alias)
@@ -91,10 +116,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 registry.rollback_model(self.store, "m", alias)
         else:
             registry.rollback_model(self.store, "m", alias)
-            stack.pop()
-            while stack[-1] != target:
-                stack.pop()
-            self.moved(alias, target)
+            self.went_back(alias)
 
     @rule(alias=aliases)
     def remove(self, alias: str) -> None:
@@ -140,11 +162,40 @@ class RegistryMachine(RuleBasedStateMachine):
 
         with suppress(TransientError):
             call(broken)
+        seen = self.standing(alias)
         made = call(self.store)
+        assert seen in (self.now(alias), made.version)
         self.versions.setdefault(content, made.version)
         if self.now(alias) != made.version:
             self.moved(alias, made.version)
             self.stacks.setdefault(alias, []).append(made.version)
+
+    @rule(alias=aliases, step=st.integers(1, 40), how=st.sampled_from(["after", "crash"]))
+    def crash_on_the_way_back(self, alias: str, step: int, how: Any) -> None:
+        target = self.before(alias)
+        if target is None or target in self.deprecated:
+            return
+        self.requests += 1
+
+        def call(store: Store) -> None:
+            registry.rollback_model(store, "m", alias, request_id=f"{self.requests}")
+
+        with suppress(TransientError):
+            call(FaultyStore(self.store, step, how))
+        assert self.standing(alias) in (self.now(alias), target)
+        call(self.store)
+        self.went_back(alias)
+
+    @precondition(lambda self: self.versions)
+    @rule(data=st.data(), step=st.integers(1, 40), how=st.sampled_from(["after", "crash"]))
+    def crash_while_copying(self, data: st.DataObject, step: int, how: Any) -> None:
+        version = data.draw(st.sampled_from(sorted(self.versions.values())))
+        with suppress(TransientError):
+            registry.copy_model(self.store, "m", version, FaultyStore(self.other, step, how))
+        listed = [one for model in registry.list_models(self.other) for one in model.versions]
+        made = registry.copy_model(self.store, "m", version, self.other)
+        assert (made.version, made.created) == (version, version not in listed)
+        self.copied.add(version)
 
     @invariant()
     def everybody_reads_the_same(self) -> None:
@@ -152,15 +203,7 @@ class RegistryMachine(RuleBasedStateMachine):
             found = registry.model_history(self.store, "m", alias)
             assert [event.version for event in found] == moves
             assert [event.number for event in found] == list(range(1, len(moves) + 1))
-            if moves[-1] is not None:
-                now = registry.resolve_model(self.store, "m", alias)
-                assert now.version == moves[-1]
-                place = modelkeys.promoted_folder("m", now.version)
-                found = {
-                    stat.key.removeprefix(place): sha256_hex(self.store.get(stat.key))
-                    for stat in self.store.list(place)
-                }
-                assert found == {file.path: file.digest for file in now.files}
+            assert self.standing(alias) == moves[-1]
 
     @invariant()
     def versions_are_listed(self) -> None:
