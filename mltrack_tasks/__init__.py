@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.captured import CapturedRun as CapturedRun
     from mltrack_tasks.capturing import capture as capture
     from mltrack_tasks.capturing import current_capture as current_capture
+    from mltrack_tasks.collecting.collect import GarbageReport as GarbageReport
     from mltrack_tasks.compaction import CompactionReport as CompactionReport
     from mltrack_tasks.errors import AccessError as AccessError
     from mltrack_tasks.errors import ArchivedError as ArchivedError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.refs import DataRef as DataRef
     from mltrack_tasks.registry.listing import ModelSummary as ModelSummary
     from mltrack_tasks.tasks import check_access as check_access
+    from mltrack_tasks.tasks import collect_garbage as collect_garbage
     from mltrack_tasks.tasks import compact_catalog as compact_catalog
     from mltrack_tasks.tasks import copy_model as copy_model
     from mltrack_tasks.tasks import data_usage_stats as data_usage_stats
@@ -97,6 +99,7 @@ _HOMES = {
     "blocks": ("MLTrackStore",),
     "captured": ("CapturedRun",),
     "capturing": ("capture", "current_capture"),
+    "collecting.collect": ("GarbageReport",),
     "compaction": ("CompactionReport",),
     "errors": (
         *("AccessError", "ArchivedError", "ConflictError", "FormatError", "GateError"),
@@ -118,7 +121,7 @@ _HOMES = {
         *("delete_local_batch", "find_existing", "finish_migration", "finish_restore", "plan_manifests"),
         *("plan_migration", "plan_restore", "restore_batch", "scan_source", "upload_batch"),
         *("verify_batch", "verify_batches", "write_manifests", "write_models"),
-        *("verify_store", "heal_store"),
+        *("verify_store", "heal_store", "collect_garbage"),
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
         *("copy_model", "deprecate_version", "download_model", "list_models", "load_model"),

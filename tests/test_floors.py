@@ -164,6 +164,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "tasks.migration",
                 "tasks.admin",
                 "tasks.trust",
+                "tasks.cleaning",
             ),
         ),
     ),

@@ -34,13 +34,27 @@ from mltrack_tasks import (
     usage,
     views,
 )
+from mltrack_tasks.collecting import collect
 from mltrack_tasks.trust import heal, verify
 
 PROMISED = Path(__file__).with_name("public_names.txt")
 OPERATIONS = {
     module.__name__.rpartition(".")[2]: module
     for module in (
-        *(access, compaction, content, heal, lineage, migration, query, registry, runs, usage, verify),
+        *(
+            access,
+            collect,
+            compaction,
+            content,
+            heal,
+            lineage,
+            migration,
+            query,
+            registry,
+            runs,
+            usage,
+            verify,
+        ),
         views,
     )
 }

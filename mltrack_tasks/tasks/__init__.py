@@ -8,6 +8,7 @@ not the data behind them.
 from __future__ import annotations
 
 from mltrack_tasks.tasks.admin import check_access
+from mltrack_tasks.tasks.cleaning import collect_garbage
 from mltrack_tasks.tasks.data import (
     forget_data,
     list_data,
@@ -59,6 +60,7 @@ from mltrack_tasks.tasks.trust import heal_store, verify_store
 
 __all__ = [
     "check_access",
+    "collect_garbage",
     "compact_catalog",
     "copy_model",
     "data_usage_stats",

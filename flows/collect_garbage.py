@@ -1,0 +1,35 @@
+"""Give back the space of what nothing needs any more; a dry run, unless told otherwise."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from mltrack_tasks import GarbageReport, tasks
+
+
+@flow(name="mltrack-collect-garbage")
+def collect_garbage(
+    grace_days: Annotated[float, Field(ge=1)] = 7,
+    dry_run: bool = True,
+    plan: str | None = None,
+    store: str | None = None,
+) -> GarbageReport:
+    """Find the blobs that no record needs -> what they are; without the dry run they are deleted.
+
+    Args:
+        grace_days: Nothing younger than this is deleted.
+        dry_run: Only make the plan, and show it.
+        plan: Apply the plan of an earlier dry run; its digest stands in that run's artifact.
+        store: A block's name, `s3://bucket/prefix`, or a directory.
+    """
+    return tasks.collect_garbage(
+        grace=timedelta(days=grace_days), dry_run=dry_run and plan is None, plan=plan, store=store
+    )
+
+
+if __name__ == "__main__":
+    collect_garbage()

@@ -1,0 +1,49 @@
+"""Tasks that give back what nothing needs any more."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from mltrack_tasks.artifacts import Progress, markdown, plain
+from mltrack_tasks.blocks import MLTrackStore
+from mltrack_tasks.chart import human_bytes
+from mltrack_tasks.collecting import collect
+from mltrack_tasks.collecting.collect import GRACE, GarbageReport
+from mltrack_tasks.resolve import open_store
+from mltrack_tasks.tasking import mltrack_task, recorded
+
+
+@mltrack_task
+def collect_garbage(
+    *,
+    grace: timedelta = GRACE,
+    dry_run: bool = True,
+    plan: str | None = None,
+    store: MLTrackStore | str | None = None,
+) -> GarbageReport:
+    """Find the blobs that no record needs and no pin holds -> what they are; ``dry_run=False`` deletes them.
+
+    Nothing younger than ``grace`` goes, by the store's clock (a day at least). ``plan=report.plan`` applies
+    the plan of an earlier call, at most 30 days old: what it lists, as far as nothing needs it by now. A pin
+    that no record justifies goes first, and its blob with a collection that begins a grace period later.
+    Safe beside writers, readers and other collections; the same call again goes on where one was stopped.
+
+    Raises FormatError, IntegrityError or ArchivedError, and deletes nothing, while a record cannot be
+    understood. In a flow it is also shown (artifact ``mltrack-garbage``).
+    """
+    with recorded(), Progress("mltrack-garbage-progress") as observe:
+        opened = open_store(store)
+        found = collect.collect_garbage(opened, grace=grace, dry_run=dry_run, plan=plan, observe=observe)
+    markdown("mltrack-garbage", _told(found), f"Garbage in {plain(opened.location)}")
+    return found
+
+
+def _told(found: GarbageReport) -> str:
+    lines = [plain(str(found)), "", "| blobs that nothing needs | size |", "|---|--:|"]
+    lines += [f"| {plain(name)} | {human_bytes(size)} |" for name, size in found.by_format.items()]
+    lines += [f"| {plain(name)} old | {human_bytes(size)} |" for name, size in found.by_age.items()]
+    lines += ["", f"Records read: {found.records:,}. Grace period: {found.grace_days:g} days."]
+    lines += [f"Needed by now, or at hand elsewhere: {found.spared:,} blobs." if found.spared else ""]
+    if found.dry_run and (found.blobs or found.pins):
+        lines += ["", f"Nothing was deleted. To delete this, apply the plan `{found.plan}`."]
+    return "\n".join(lines)
