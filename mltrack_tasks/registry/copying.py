@@ -38,11 +38,11 @@ def copy_model(
 ) -> ModelVersion:
     """Copy a version into another store -> the version there, under the same id.
 
-    Only the blobs that are missing there are sent, each proven; the record keeps who registered it and when,
-    and what was said when it was registered again comes too.
-    Aliases are not copied: what is in production is each store's own affair. Nor are the runs and training
-    data that the record names. The same call again finishes what was interrupted. Raises ConflictError if
-    the target has other bytes under the id, or the same bytes under another.
+    ``version`` is a version id, an alias or ``latest``. Only the blobs that are missing there are sent, each
+    proven; the record keeps who registered it and when, and what was said when it was registered again comes
+    too. Neither aliases nor deprecations are copied: what is in use is each store's own affair. Nor are the
+    runs and training data that the record names. The same call again finishes what was interrupted. Raises
+    ConflictError if the target has other bytes under the id, or the same bytes under another.
     """
     found = read_named(store, model_name, version)
     check_places(target_store, found.model, found.version, [file.path for file in found.files])

@@ -185,6 +185,7 @@ def test_a_run_and_refs_of_this_store(store: Store, tmp_path: Path) -> None:
     assert [file.path for file in made.files] == ["weights.bin"]
     assert (made.metrics, made.params, made.tags) == ({"auc": 0.8}, {"depth": 3}, {"a": "b"})
     assert made.training_data["train"].hash == train.hash
+    assert store.head(layout.model_pin_key(train.hash, "from run")) is not None
     single = registry.register_model(store, None, "one", weights)
     assert [(f.path, f.digest) for f in single.files] == [("weights.bin", weights.hash)]
     assert single.tree_digest == made.tree_digest

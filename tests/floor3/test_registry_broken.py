@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mltrack_tasks import modelkeys, registry
+from mltrack_tasks import layout, modelkeys, registry
 from mltrack_tasks.errors import ConflictError, InvalidInputError
 from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.stores.base import Store
@@ -183,6 +183,17 @@ def test_a_folder_that_was_archived_can_be_read_once_an_alias_stands_for_it(
     assert found is not None
     assert not found.archived
     assert s3_place.store.get(key) == b"model 0"
+
+
+def test_a_copy_says_who_registered_it_and_holds_its_blobs(store: Store, tmp_path: Path) -> None:
+    version = register(store, tmp_path, 1)
+    made, other = registry.deprecate_version(store, "churn", version), GuardedStore(MemoryStore())
+    copied = registry.copy_model(store, "churn", version, other)
+    again = registry.copy_model(store, "churn", version, other)
+    assert copied.provenance == again.provenance == made.provenance
+    assert copied.deprecated is None
+    for file in made.files:
+        assert other.head(layout.model_pin_key(file.digest, "churn")) is not None
 
 
 def test_a_copy_knows_what_was_measured_after_registration(store: Store, tmp_path: Path) -> None:
