@@ -16,20 +16,27 @@ def map_ordered(call: Callable[[S], T], items: Iterable[S], workers: int) -> Ite
     """Apply ``call`` to items in ``workers`` threads; yield results in the items' order.
 
     At most ``workers`` results wait to be taken, so memory is bounded however long ``items`` is. The first
-    error is raised in the caller's thread; what has not begun by then is dropped.
+    error is raised in the caller's thread, after what had begun; what had not begun by then is dropped. Left
+    by its caller before the end, it drops the same and waits for nothing.
     """
     waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(copy_context().run, call, item))
-                if len(waiting) >= workers:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool, left = ThreadPoolExecutor(max_workers=workers), False
+    try:
+        for item in items:
+            waiting.append(pool.submit(copy_context().run, call, item))
+            if len(waiting) >= workers:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    except GeneratorExit:
+        # It may come from the garbage collector: in any thread, also one of ours, which cannot wait for
+        # itself, and inside of threading's own locks, which the others need for their end.
+        left = True
+        raise
+    finally:
+        for future in waiting:
+            future.cancel()
+        pool.shutdown(wait=not left)
 
 
 def run_all(calls: Iterable[Callable[[], T]], workers: int) -> list[T]:

@@ -116,7 +116,7 @@ def _from_file(path: Path) -> MLTrackStore:
     """Read ``store = "..."`` or a ``[store]`` table; relative paths in it are relative to the file."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8")).get("store")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # beside TOML's own: broken UTF-8, long numbers, nesting
         raise InvalidInputError(f"{path} is not valid TOML: {error}.") from error
     if isinstance(raw, str) and raw:
         return _from_text(f"{path}: store", raw, path.parent)

@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS digests (
     path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, digest BLOB
 ) WITHOUT ROWID
 """
+_SELECT = "SELECT path, size, mtime_ns, ctime_ns, inode, digest FROM digests"
 _VERSION = 1
 
 
@@ -93,7 +94,7 @@ class HashCache:
         if self._database is None:
             return {}
         try:
-            rows = self._database.execute("SELECT * FROM digests WHERE path BETWEEN ? AND ?", (first, last))
+            rows = self._database.execute(f"{_SELECT} WHERE path BETWEEN ? AND ?", (first, last))
             return {row[0]: row[1:] for row in rows}
         except sqlite3.Error as error:
             self._give_up(error)
@@ -124,7 +125,7 @@ def _open(path: Path) -> sqlite3.Connection:
             database.execute("DROP TABLE IF EXISTS digests")
             database.execute(f"PRAGMA user_version={_VERSION}")
         database.execute(_SCHEMA)
-        database.execute("SELECT * FROM digests LIMIT 1").fetchall()
+        database.execute(f"{_SELECT} LIMIT 1").fetchall()
         database.commit()
     except BaseException:
         database.close()

@@ -192,8 +192,17 @@ def build_client(
         response_checksum_validation="when_required",
         s3=options,
     )
-    with botocore_errors("s3:*", settings.location):
-        return session.client("s3", endpoint_url=settings.endpoint_url, verify=settings.verify, config=config)
+    endpoint = settings.endpoint_url
+    try:
+        with botocore_errors("s3:*", settings.location):
+            return session.client("s3", endpoint_url=endpoint, verify=settings.verify, config=config)
+    except ValueError as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(
+            f"endpoint_url {endpoint!r:.200} is no address that boto3 takes: parts of a host's name are 1 to "
+            "63 letters, digits and hyphens, without underscores."
+        ) from error
 
 
 class CredentialSource:

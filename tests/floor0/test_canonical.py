@@ -216,6 +216,14 @@ def test_what_strict_json_does_not_allow_is_refused(body: bytes) -> None:
         canonical.loads_value(body, what="the source")
 
 
+def test_a_key_that_stands_twice_is_found_among_many() -> None:
+    """In one pass: comparing each with each would take hours."""
+    keys = [*range(300_000), 299_999]
+    body = ("{" + ",".join(f'"{key}":0' for key in keys) + "}").encode()
+    with pytest.raises(IntegrityError, match="'299999' stands twice"):
+        canonical.loads(body, what="the source")
+
+
 def test_escapes_of_others_are_read() -> None:
     assert canonical.loads_value(b' {"a" : "\\u00e9\\ud83d\\ude00"} ') == {"a": "é😀"}
     text = "\\ud800"  # a backslash and five letters, no surrogate

@@ -19,7 +19,7 @@ from mltrack_tasks import layout
 from mltrack_tasks.content import retrieve_data, store_data
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import AccessError, PartialTransferError, TransientError
-from mltrack_tasks.filetree import FILE
+from mltrack_tasks.filetree import FILE, Entry
 from mltrack_tasks.localtree import LocalTree
 from mltrack_tasks.migration import download_from_s3, hashcache, scan_source
 from mltrack_tasks.migration.hashcache import HashCache
@@ -279,6 +279,22 @@ def test_a_file_that_changed_just_before_it_was_read_is_not_remembered(
         [entry] = [e for e in scan_source(tree, name=NAME, observe=quiet).entries if e.kind == FILE]
         assert cache.fill([entry]) == [entry]
         assert not entry.digest
+
+
+@pytest.mark.parametrize("columns", ["path", "path, size, mtime_ns, ctime_ns, inode"])
+def test_a_cache_of_other_columns_is_none(tmp_path: Path, columns: str) -> None:
+    entry = Entry("x", FILE, size=1, mtime_ns=2, ctime_ns=3, inode=4)
+    with HashCache(tmp_path, tmp_path) as cache:
+        cache.keep([entry._replace(digest="ab" * 32)], since=time.time_ns())
+        assert cache.fill([entry])[0].digest
+    [path] = (tmp_path / "hashes").glob("*.sqlite")
+    with sqlite3.connect(path) as database:
+        database.executescript(f"DROP TABLE digests; CREATE TABLE digests ({columns});")
+        row = [b"x", 1, 2, 3, 4][: columns.count(",") + 1]
+        database.execute(f"INSERT INTO digests VALUES ({', '.join('?' * len(row))})", row)
+    database.close()
+    with HashCache(tmp_path, tmp_path) as cache:
+        assert cache.fill([entry]) == [entry]
 
 
 def test_a_file_that_is_named_like_a_database_is_kept(store: Store, tmp_path: Path) -> None:

@@ -150,6 +150,13 @@ def test_the_table_sets_the_fields_of_the_block(nowhere: Path) -> None:
     assert (found.location, found.max_workers, found.storage_class) == ("s3://b/p", 3, "GLACIER_IR")
 
 
+@pytest.mark.parametrize("host", ["a" * 64, "my_minio", "-a", "a..b"])
+def test_a_host_that_cannot_be_is_named(host: str, nowhere: Path) -> None:
+    write_config(nowhere, f'[store]\nbucket = "b"\nendpoint_url = "http://{host}:9000"')
+    with pytest.raises(InvalidInputError, match=f"endpoint_url 'http://{host}:9000'"):
+        open_store(None)
+
+
 def test_the_nearest_file_counts(tmp_path: Path, nowhere: Path) -> None:
     write_config(tmp_path, 'store = "s3://above"')
     assert find_store(None).location == "s3://above/mltrack"
@@ -161,6 +168,9 @@ def test_the_nearest_file_counts(tmp_path: Path, nowhere: Path) -> None:
     ("text", "said"),
     [
         ("store = ", "not valid TOML"),
+        ("store = " + "[" * 3_000, "not valid TOML"),
+        ("store = " + "{a=" * 3_000, "not valid TOML"),
+        (f"[store]\nmax_workers = {'9' * 5_000}", "not valid TOML"),
         ('other = "x"', "has no store"),
         ("store = 5", "has no store"),
         ('store = ""', "has no store"),
