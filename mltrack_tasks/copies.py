@@ -45,9 +45,9 @@ def copy_blob(store: Store, digest: str, format: str, size: int, target: str) ->
 def is_copy(store: Store, digest: str, format: str, size: int, target: str) -> bool:
     """Tell whether ``target`` still is the copy of a blob that was proven when it was made: by HEADs alone.
 
-    The store's own account decides: its SHA-256, or the composite that was noted. Where there is none, an
-    equal ETag that looks like MD5 confirms, and another one denies. Where ETags are no MD5 either (KMS), size
-    is all that can be told without reading. One that is archived, and cannot be read, is none.
+    The store's own account decides: its SHA-256, or the composite, where one was noted. Where it gives none,
+    an equal ETag that looks like MD5 confirms, and another one denies. Where ETags are no MD5 either (KMS),
+    size is all that can be told without reading. One that is archived, and cannot be read, is none.
     """
     return _Copying(store, layout.blob_key(digest, format), digest, size, target).holds()
 
@@ -101,6 +101,8 @@ class _Copying:
         verdict = self._account(found)
         if verdict is not Verdict.UNKNOWN:
             return verdict is Verdict.PRESENT
+        if found.composite is not None and noted_composite(self.store, self.digest, self.size) is not None:
+            return False  # over other parts than ours, or over other bytes
         return plain_md5(found.etag) is None or self._has_etag_of_source(found)
 
     def require_source(self) -> int:

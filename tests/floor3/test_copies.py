@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from mltrack_tasks import layout
 from mltrack_tasks.content import store_data
-from mltrack_tasks.copies import COPY_TRIES, copy_blob
+from mltrack_tasks.copies import COPY_TRIES, copy_blob, is_copy
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import ArchivedError, IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.recordstore import read_record
@@ -103,6 +104,32 @@ def test_the_composite_of_our_parts_is_proof_and_no_other() -> None:
         assert copy(says, ref) == read
         says = Says(bare, lambda stat, told=told: replace(nothing(stat), composite=told), nothing)  # type: ignore[misc]
         assert copy(says, ref) == read
+
+
+def test_what_is_left_of_a_copy_that_was_proven() -> None:
+    """Looked at without reading: what the store says of its bytes, else equal ETags, else the size."""
+    bare = MemoryStore()
+    ref = store_data(bare, LARGE)
+    copy(bare, ref)
+    composite, other = noted(bare, ref), MD5.replace("0", "1")
+    for found, holds in (
+        ({"composite": composite, "etag": None}, True),
+        ({"composite": f"{composite[:-1]}9", "etag": None}, False),
+        ({"sha256": ref.hash, "etag": other}, True),
+        ({"sha256": "0" * 64, "etag": MD5}, False),
+        ({"etag": MD5}, True),
+        ({"etag": other}, False),
+        ({"etag": "of a KMS key"}, True),
+        ({"etag": "of a KMS key", "size": 1}, False),
+        ({"composite": composite, "storage_class": "GLACIER"}, False),
+    ):
+
+        def says(stat: Stat, found: dict[str, Any] = found) -> Stat:
+            return replace(nothing(stat), **({"etag": MD5} | (found if stat.key == TARGET else {})))
+
+        store = CountingStore(Says(bare, nothing, says))
+        assert is_copy(store, ref.hash, ref.format, ref.size_bytes, TARGET) is holds, found
+        assert moved(store) == 0
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"content":{"composite":"%s","part_size":1}}'])
