@@ -7,15 +7,17 @@ committed; so whoever lists the log first and reads the newest snapshot afterwar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from mltrack_tasks import events
 from mltrack_tasks.errors import ArchivedError, FormatError, IntegrityError, NotFoundError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.manifests import latest_revision, read_manifest
+from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.records import RunManifest
-from mltrack_tasks.runlog import Revision, log_entries, newest_manifests, read_revisions
+from mltrack_tasks.runlog import Log, Revision, newest_manifests, read_log, read_revisions
 from mltrack_tasks.snapshots import Snapshot, latest_snapshot, read_parts
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.tables import runrows
@@ -61,14 +63,14 @@ def current_rows(store: Store, *, observe: Observe = log_event) -> Any:
     From a compacted catalogue: one LIST of the log, three or four requests for the catalogue, and one for
     each revision that is newer. Without a catalogue, or with a damaged one: one request for each run.
     """
-    entries = log_entries(store)
+    log = read_log(store)
     try:
         base, tables = read_catalog(store)
     except UNREADABLE as error:
         observe(Event(events.CATALOG_UNREADABLE, store.location, {"reason": str(error)}))
         base, tables = Snapshot(), []
-    rows = runrows.newest(tables)
-    new = beyond(rows, entries) if base.number else newest_manifests(store)
+    rows = runrows.without(runrows.newest(tables), {each.run_id for each in log.removed})
+    new = _newer(store, rows, log) if base.number else newest_manifests(store)
     if len(new) >= MANY:
         details: dict[str, Any] = {"runs": len(new), "advice": "compact_catalog: each costs a request"}
         observe(Event(events.CATALOG_BEHIND, store.location, details))
@@ -104,6 +106,16 @@ def beyond(rows: Any, entries: Sequence[Revision]) -> list[Revision]:
     """The entries that rows do not cover: of another run, or a higher revision."""
     known = runrows.revisions(rows)
     return [entry for entry in entries if entry.number > known.get(entry.run_id, 0)]
+
+
+def _newer(store: Store, rows: Any, log: Log) -> list[Revision]:
+    """The revisions that rows do not cover; of runs that were removed, what was stored again."""
+    removed = {each.run_id: each for each in log.removed}
+    again = map_ordered(partial(latest_revision, store), removed, store.max_workers)
+    found = [
+        replace(each, number=number) for each, number in zip(removed.values(), again, strict=True) if number
+    ]
+    return [*(each for each in beyond(rows, log.entries) if each.run_id not in removed), *found]
 
 
 def _manifest_in(store: Store, row: Any) -> RunManifest | None:

@@ -17,7 +17,7 @@ from mltrack_tasks.catalog import News, beyond, read_catalog, read_news
 from mltrack_tasks.errors import AccessError, ArchivedError, IntegrityError, NotFoundError, TransientError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.recordstore import ensure
-from mltrack_tasks.runlog import Revision, log_entries, newest_manifests
+from mltrack_tasks.runlog import Revision, newest_manifests, read_log
 from mltrack_tasks.snapshots import (
     Part,
     Snapshot,
@@ -69,6 +69,7 @@ class _Work:
     """The state that one try begins from, in the order in which it was read."""
 
     entries: list[Revision]
+    removed: list[Revision]
     base: Snapshot
     tables: list[Any]
     anew: bool
@@ -117,16 +118,16 @@ def _try(store: Store, rebuild: bool, observe: Observe) -> CompactionReport | No
     if not len(news.rows) and not work.anew:
         if max(snapshot_numbers(store), default=0) != work.base.number:
             return None
-        return _clean(store, _report(work, work.base, known, news), _covered(known, work.entries))
+        return _clean(store, _report(work, work.base, known, news), _covered(known, work))
     parts, rows = _new_parts(store, work, news)
     snapshot = Snapshot(work.base.number + 1, tuple(parts))
     if not commit(store, snapshot.number, parts):
         return None
-    return _sweep(store, work, _report(work, snapshot, rows, news), _covered(rows, work.entries))
+    return _sweep(store, work, _report(work, snapshot, rows, news), _covered(rows, work))
 
 
 def _begin(store: Store, rebuild: bool, observe: Observe) -> _Work:
-    entries = log_entries(store)
+    log = read_log(store)
     try:
         base, tables = read_catalog(store)
     except (ArchivedError, IntegrityError, NotFoundError) as error:
@@ -135,7 +136,15 @@ def _begin(store: Store, rebuild: bool, observe: Observe) -> _Work:
         rebuild = True
     if rebuild:
         base, tables = Snapshot(base.number), []
-    return _Work(entries, base, tables, rebuild or base.number == 0, newest_manifests(store))
+    gone = {each.run_id for each in log.removed}.intersection(*_runs_in(tables))
+    if gone:  # their rows go, and the parts that held them
+        base, tables = Snapshot(base.number), [runrows.without(runrows.newest(tables), gone)]
+    anew = rebuild or base.number == 0 or bool(gone)
+    return _Work(log.entries, log.removed, base, tables, anew, newest_manifests(store))
+
+
+def _runs_in(tables: Sequence[Any]) -> list[set[str]]:
+    return [set().union(*map(runrows.revisions, tables))]
 
 
 def _keep_in_log(store: Store, entries: Sequence[Revision], damaged: Sequence[Revision]) -> None:
@@ -185,9 +194,10 @@ def _clean(
     return replace(report, log_removed=len(covered))
 
 
-def _covered(rows: Any, entries: Sequence[Revision]) -> list[str]:
+def _covered(rows: Any, work: _Work) -> list[str]:
     known = runrows.revisions(rows)
-    return [entry.key for entry in entries if entry.number <= known.get(entry.run_id, 0)]
+    covered = [entry.key for entry in work.entries if entry.number <= known.get(entry.run_id, 0)]
+    return [*covered, *(entry.key for entry in work.removed)]
 
 
 def _missing(work: _Work) -> list[Revision]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -13,12 +13,12 @@ from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.manifests import read_manifest
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.records import RunManifest
+from mltrack_tasks.removals import parse_removal_entry
 from mltrack_tasks.stores.base import Store
 
 BATCH = 5_000
 """Manifests in memory at once."""
 _REPORT_EVERY = 100
-_Parse = Callable[[str], tuple[str, int] | None]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,15 @@ class Revision:
     number: int
     key: str
     modified: datetime
+
+
+@dataclass
+class Log:
+    """What the run log names."""
+
+    entries: list[Revision] = field(default_factory=list)
+    removed: list[Revision] = field(default_factory=list)
+    """Runs that were removed since the last compaction, as revision 0; they may have been stored again."""
 
 
 @dataclass
@@ -44,13 +53,24 @@ class Found:
 
 def log_entries(store: Store) -> list[Revision]:
     """List the run log: the revisions that no compaction has taken up yet. Foreign keys are left out."""
-    return list(_revisions(store, layout.RUN_LOG, layout.parse_log_key))
+    return read_log(store).entries
+
+
+def read_log(store: Store) -> Log:
+    """List the run log -> new revisions, and removals, by one LIST. Foreign keys are left out."""
+    log = Log()
+    for stat in store.list(layout.RUN_LOG):
+        if place := layout.parse_log_key(stat.key):
+            log.entries.append(Revision(*place, stat.key, stat.modified))
+        elif run_id := parse_removal_entry(stat.key):
+            log.removed.append(Revision(run_id, 0, stat.key, stat.modified))
+    return log
 
 
 def newest_manifests(store: Store) -> list[Revision]:
     """List ``manifests/`` -> the highest revision of each run, by run id."""
     newest: dict[str, Revision] = {}
-    for revision in _revisions(store, layout.MANIFESTS, layout.parse_manifest_key):
+    for revision in _manifest_revisions(store):
         known = newest.get(revision.run_id)
         if known is None or known.number < revision.number:
             newest[revision.run_id] = revision
@@ -88,8 +108,8 @@ def _read(store: Store, revision: Revision) -> RunManifest | Exception:
         return error
 
 
-def _revisions(store: Store, prefix: str, parse: _Parse) -> Iterator[Revision]:
-    for stat in store.list(prefix):
-        place = parse(stat.key)
+def _manifest_revisions(store: Store) -> Iterator[Revision]:
+    for stat in store.list(layout.MANIFESTS):
+        place = layout.parse_manifest_key(stat.key)
         if place is not None:
             yield Revision(*place, stat.key, stat.modified)

@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "usage_stats",
                 "lineage_graph",
             ),
-            *("lineage_text", "filetree", "receipts", "migrations", "migrated", "plan"),
+            *("removals", "lineage_text", "filetree", "receipts", "migrations", "migrated", "plan"),
         ),
     ),
     (
@@ -147,7 +147,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("trust.healing", "trust.blobheal", "trust.heal"),
             *("collecting", "collecting.keys", "collecting.listing", "collecting.marks", "collecting.clock"),
             *("collecting.plans", "collecting.planning", "collecting.batches", "collecting.sweeping"),
-            "collecting.collect",
+            *("collecting.collect", "collecting.removing"),
         ),
     ),
     (

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from mltrack_tasks import layout, migrations, modelkeys
 from mltrack_tasks.digest import is_digest
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
+from mltrack_tasks.removals import REMOVED_RUNS
 from mltrack_tasks.snapshots import PARTS, SNAPSHOTS
 from mltrack_tasks.stores.probe import PROBE_FOLDER
 from mltrack_tasks.trust.journal import AUDITS, is_audit_key
 
 GC = "gc/"
-REMOVED_RUNS = "runs/removed/"
 
 _NUMBERED = re.compile(r"[0-9]{8}\.json")
 _PART = re.compile(r"[0-9a-f]{64}~[0-9a-f]{16}\.parquet")

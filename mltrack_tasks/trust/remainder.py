@@ -9,6 +9,7 @@ from functools import partial
 from mltrack_tasks import layout, migrations
 from mltrack_tasks.errors import AccessError
 from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.removals import REMOVED_RUNS
 from mltrack_tasks.stores.base import Stat, Store
 from mltrack_tasks.trust.findings import (
     DANGLING_ALIAS,
@@ -19,7 +20,7 @@ from mltrack_tasks.trust.findings import (
     Finding,
 )
 from mltrack_tasks.trust.journal import AUDITS
-from mltrack_tasks.trust.knownkeys import GC, REMOVED_RUNS, is_known, is_other_record
+from mltrack_tasks.trust.knownkeys import GC, is_known, is_other_record
 from mltrack_tasks.trust.references import References
 from mltrack_tasks.trust.structure import fault_of_record, judge_views
 from mltrack_tasks.trust.walk import foreign
