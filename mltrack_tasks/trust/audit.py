@@ -106,7 +106,8 @@ class Audit:
         stats = self._store.list(MODELS_FOLDER, after=after)
         files = self._references.files(after)
         for key, judged in judge_files(stats, files, self._is_complete, self._aside.append):
-            yield self._item(key, [], judged)
+            if _is_text(key):  # else it is foreign, and no record can hold it: the next one tells of it
+                yield self._item(key, [], judged)
         yield self._item("models0", [], [])
 
     def _is_complete(self, mark: str) -> bool:
@@ -183,7 +184,8 @@ class Audit:
         if not outcome.attested:
             tally.count("unattested", target.size)
         if outcome.kind:
-            holders, count = self._references.holders(target.digest)
+            blob = layout.parse_blob_key(target.key)
+            holders, count = self._references.holders(target.digest, blob[1] if blob else None)
             if outcome.kind != MISSING or count:
                 named = tuple(dict.fromkeys(f"{holder.kind} {holder.name}" for holder in holders))
                 tally.find(Finding(outcome.kind, target.key, outcome.detail, target.size, named, count))
@@ -193,6 +195,11 @@ class Audit:
         if self._done % _REPORT_EVERY == 0:
             details = {"done": self._done, "total": None, "unit": "things"}
             self._observe(Event(events.PROGRESS, "verifying", details))
+
+
+def _is_text(key: str) -> bool:
+    """Whether a key can stand in a record: a file's name may hold bytes that are no UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in key)
 
 
 def _is_due(tally: Tally, read: int) -> bool:

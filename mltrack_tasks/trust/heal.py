@@ -24,6 +24,7 @@ from mltrack_tasks.trust.blobheal import heal_blob
 from mltrack_tasks.trust.findings import OF_BLOBS, UNKNOWN_FORMAT, UNREADABLE, Finding
 from mltrack_tasks.trust.healing import Healed, HealReport, Lost
 from mltrack_tasks.trust.journal import last_finished, read_findings
+from mltrack_tasks.trust.needs import formats_of
 from mltrack_tasks.trust.records import each_record, heal_records
 from mltrack_tasks.trust.remedies import Remedy, Wanted
 from mltrack_tasks.trust.roots import Root, Unreadable, roots
@@ -139,9 +140,15 @@ class _Work:
             elif answer is None:
                 self._intact.append(wanted.key)
             else:
-                holders = (root.holder for root in self._about[wanted.digest].roots)
+                holders = (root.holder for root in self._needing(wanted))
                 named = tuple(dict.fromkeys(f"{holder.kind} {holder.name}" for holder in holders))
                 self._lost[wanted.key] = Lost(wanted.key, named, tuple(answer))
+
+    def _needing(self, wanted: Wanted) -> list[Root]:
+        """The records that need a blob in this format."""
+        return [
+            root for root in self._about[wanted.digest].roots if wanted.format in formats_of(root.needs[0])
+        ]
 
     def heal_records(self, unreadable: Iterable[Finding], replicas: Sequence[Store]) -> None:
         """Heal records that cannot be read, and those that name what nobody has, or as it is not."""
@@ -150,7 +157,7 @@ class _Work:
         wrong = dict.fromkeys(keys, "")
         for wanted in self.wanted:
             size = None if wanted.key in self._lost else self._size_of(wanted.key)
-            for root in self._about[wanted.digest].roots:
+            for root in self._needing(wanted):
                 [need] = root.needs
                 if need.size is None or need.size == size:
                     continue
@@ -201,7 +208,7 @@ class _Work:
                 continue
             needing = [
                 root.holder
-                for root in self._about[wanted.digest].roots
+                for root in self._needing(wanted)
                 if wanted.digest not in cleared.get(root.holder.key, frozenset())
             ]
             lost = self._lost.pop(wanted.key)

@@ -33,7 +33,7 @@ def is_other_record(key: str) -> bool:
         return is_known(key)
     if not key.startswith((modelkeys.VERSIONS, modelkeys.REGISTRY)) or modelkeys.is_file_of_version(key):
         return False
-    folder = key.split("/")[3]
+    folder = [*key.split("/"), "", ""][3]
     return folder in ("_by_digest", "_ids", "_deprecated", "_policies") and is_known(key)
 
 

@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from mltrack_tasks import layout, modelkeys
 from mltrack_tasks.errors import AccessError, IntegrityError
@@ -193,17 +193,16 @@ class References:
         )
         return ((Holder(*row[:3]), row[3]) for row in rows)
 
-    def holders(self, digest: str, claim: Claim | None = None) -> tuple[tuple[Holder, ...], int]:
-        """The records that need a blob (and say ``claim`` of it) -> the first MAX_NAMED, and how many."""
-        where, values = "digest = ?", [bytes.fromhex(digest)]
-        said: list[Any] = []
-        if claim is not None:
-            where += " AND format IS ? AND size IS ?"
-            said = [claim.format, claim.size]
+    def holders(
+        self, digest: str, format: str | None = None, size: int | None = None
+    ) -> tuple[tuple[Holder, ...], int]:
+        """The records that need a blob -> the first MAX_NAMED, and how many; of one format, or one size."""
+        where = "digest = ? AND (? IS NULL OR format IS NULL OR format = ?) AND (? IS NULL OR size = ?)"
         rows = f"FROM holder WHERE id IN (SELECT holder FROM need WHERE {where})"
-        [(count,)] = self._base.execute(f"SELECT count(*) {rows}", [*values, *said])
+        values = [bytes.fromhex(digest), format, format, size, size]
+        [(count,)] = self._base.execute(f"SELECT count(*) {rows}", values)
         named = self._base.execute(
-            f"SELECT kind, name, key {rows} ORDER BY kind, name, key LIMIT {MAX_NAMED}", [*values, *said]
+            f"SELECT kind, name, key {rows} ORDER BY kind, name, key LIMIT {MAX_NAMED}", values
         )
         return tuple(Holder(*row) for row in named), count
 

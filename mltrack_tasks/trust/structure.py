@@ -128,7 +128,7 @@ def _missing(
     needed = [claim for claim in claims if not claim.planned]
     if not needed:
         return
-    holders, count = references.holders(digest)
+    holders, count = references.holders(digest, format)
     key = layout.blob_key(digest, format)
     size = max((claim.size for claim in needed if claim.size is not None), default=None)
     named = tuple(f"{holder.kind} {holder.name}" for holder in holders)
@@ -149,7 +149,7 @@ def _wrong_sizes(
     for claim in claims:
         if claim.size in (None, stat.size):
             continue
-        holders, count = references.holders(digest, claim)
+        holders, count = references.holders(digest, claim.format, claim.size)
         said = f"has {human_bytes(stat.size)} ({stat.size:,} bytes), and records say {claim.size:,} bytes"
         named = tuple(dict.fromkeys(f"{holder.kind} {holder.name}" for holder in holders))
         finding = Finding(WRONG_SIZE, stat.key, said, stat.size, named, count)

@@ -115,6 +115,18 @@ def test_forged_records_are_healed_from_a_replica(filled: Place) -> None:
     assert verify(filled.store).ok
 
 
+def test_one_digest_in_two_formats_is_two_blobs(memory_place: Place) -> None:
+    """Only who needs the one that is lost is told to be broken."""
+    value, plain = store_data(memory_place.store, {}, "value"), store_data(memory_place.store, b"{}", "plain")
+    assert value.hash == plain.hash
+    memory_place.raw.delete(plain.storage_path)
+    [finding] = verify(memory_place.store).findings
+    assert (finding.needed_by, finding.needs) == (("name plain",), 1)
+    report = heal(memory_place.store)
+    assert report.breaks == ("name plain",)
+    assert [each.needed_by for each in report.lost] == [("name plain",)]
+
+
 def test_the_promotions_of_an_alias_are_healed(filled: Place) -> None:
     """One is forged, one is another's, one is gone."""
     [version] = {key.split("/")[3] for key in keys(filled, "models/registry/churn/v") if key.count("/") > 3}

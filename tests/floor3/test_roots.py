@@ -37,6 +37,7 @@ def fill(store: Store, folder: Path) -> None:
         model = folder / "model"
         model.mkdir(parents=True, exist_ok=True)
         (model / "weights").write_bytes(b"weights")
+        (model / "\u00a0 ü").write_bytes(b"a name that is not printable")
         version = register_model(store, None, "churn", model, training_data={f"rows{number}": training})
     forget_data(store, "training")
     promote_model(store, "churn", version.version)

@@ -212,6 +212,7 @@ def test_rebuilt_views_match(filled: Place) -> None:
 FOREIGN = (
     *("notes.txt", "data/readme", "data/ab/notes", "manifests/x.txt", "names/kept/x.json", "migrations/x"),
     *("models/registry/churn/README.md", "models/development/churn/v1.json", "catalog/x", "runs/x"),
+    *("models/x", "models/development/x", "models/registry/x", "models/registry/x/_aliases", "models/x/y/z"),
     *("runs/by_project/p/a/b", "runs/by_data/zz/x", "runs/log/today/x", "audits/x/1.json"),
 )
 

@@ -16,6 +16,7 @@ from mltrack_tasks.errors import AccessError
 from mltrack_tasks.recordstore import read_record
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.stores.base import Stat, Store, WrapperStore
+from mltrack_tasks.trust import audit
 from mltrack_tasks.trust.findings import VerifyReport
 from mltrack_tasks.trust.verify import verify_store
 from tests.floor3.conftest import Place
@@ -124,6 +125,24 @@ def test_files_that_a_writer_left_in_a_directory(directory_place: Place, tmp_pat
     os.utime(left, (0, 0))
     [finding] = verify(directory_place.store, "structure").findings
     assert (finding.kind, finding.key) == ("unfinished_upload", ".tmp/0123")
+
+
+def test_names_that_are_no_text(
+    directory_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Foreign files whose names no record can hold, where steps end at them."""
+    monkeypatch.setattr(audit, "STEP_FINDINGS", 1)
+    monkeypatch.setattr(audit, "_BATCH", 1)
+    store_data(directory_place.store, b"x", "kept")
+    root = bytes(tmp_path / "store")
+    for folder in (b"data", b"models/development", b"manifests", b"runs/by_data", b"other", b""):
+        os.makedirs(os.path.join(root, folder), exist_ok=True)
+        with open(os.path.join(root, folder, b"\xff\n"), "wb") as file:
+            file.write(b"?")
+    for level in ("structure", "read"):
+        report = verify(directory_place.store, level)
+        assert set(kinds(report)) == {"foreign_object"}
+        assert report.ok
 
 
 def test_what_may_not_be_asked_is_said(memory_place: Place) -> None:
