@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.models import ModelFile, ModelVersion, tree_digest
-from mltrack_tasks.registry import register_model
+from mltrack_tasks.registry import loading, register_model
 from mltrack_tasks.registry.downloading import download_model
 from mltrack_tasks.registry.loading import FLAVORS, load_folder
 from mltrack_tasks.registry.modeltrust import is_known_type, leading_out, objections
@@ -121,6 +121,17 @@ def test_a_pickled_model_needs_trust(saved: Saved) -> None:
         assert f"trusted_digest={version.tree_digest!r}" in str(caught.value)
         loaded = load_folder(saved.pickled, version, trusted_digest=version.tree_digest, flavor=flavor)
         assert np.array_equal(loaded.predict(X), saved.model.predict(X))
+
+
+@pytest.mark.parametrize("installed", ["0.12.0", "0.9", "0.13rc1"])
+def test_a_skops_that_runs_what_it_is_not_to_trust(
+    saved: Saved, installed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "installed_version", lambda name: installed)
+    with pytest.raises(InvalidInputError, match=r"Upgrade it to 0\.13"):
+        load(saved.skops)
+    monkeypatch.setattr(loading, "installed_version", lambda name: "1.0")
+    assert np.array_equal(load(saved.skops).predict(X), saved.model.predict(X))
 
 
 def test_trust_is_in_one_tree(saved: Saved) -> None:
@@ -306,9 +317,9 @@ def test_what_leads_out_is_refused_even_if_trusted(
     flavor: str, fields: dict[str, Any], saved: Saved, tmp_path: Path
 ) -> None:
     folder = edited(saved.skops, tmp_path / "m", _set(flavor, **fields))
-    for loading in (load, trusting):
+    for how in (load, trusting):
         with pytest.raises(InvalidInputError, match="leads out"):
-            loading(folder)
+            how(folder)
 
 
 def test_an_example_that_lies_elsewhere(saved: Saved, tmp_path: Path) -> None:
