@@ -46,7 +46,8 @@ def promote_model(
     a promotion that is stopped half-way leaves the earlier one in force. When another promotion or policy
     comes first, the gates are asked again.
 
-    Promoting what the alias stands for already appends nothing (``created=False``), nor does a call with a
+    Promoting what the alias stands for already appends nothing (``created=False``), and mends its folder
+    where a file is missing or another; nor does a call append anything with a
     ``request_id`` that was carried out in the last 7 days. Raises GateError if a gate refuses
     (``details["gates"]`` has all reports), InvalidInputError if the version is deprecated,
     NotFoundError if there is none, IntegrityError if a file is missing or damaged; the alias is as it was
@@ -68,6 +69,8 @@ def promote_model(
         return event_of(request, current, chosen, gates=tuple(reports), approval=approval)
 
     done = append_event(request, decide, before=lambda: publish_version(request, chosen))
+    if not done.created:
+        publish_version(request, chosen)  # it was there before, and may have been harmed since
     return unless_deprecated(request, done)
 
 

@@ -75,6 +75,17 @@ def test_a_folder_that_was_harmed_is_mended_by_the_next_promotion(
     assert counting.calls["copy"] == 1  # the other file was found to be right
 
 
+def test_promoting_what_is_in_force_mends_its_folder(place: Place, tmp_path: Path) -> None:
+    made = register(place.store, tmp_path, 1)
+    registry.promote_model(place.store, "churn", made.version)
+    key = promoted_file(made, "weights")
+    place.raw.delete(key)
+    place.raw.put(key, b"weights X")
+    again = registry.promote_model(place.store, "churn", made.version)
+    assert (again.number, again.created) == (1, False)
+    assert place.raw.get(key) == b"weights 1"
+
+
 def test_a_whole_folder_is_not_copied_again(place: Place, tmp_path: Path) -> None:
     one, two = (register(place.store, tmp_path, number) for number in range(2))
     for version in (one, two):
