@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mltrack_tasks.capturing import capture as capture
     from mltrack_tasks.capturing import current_capture as current_capture
     from mltrack_tasks.collecting.collect import GarbageReport as GarbageReport
+    from mltrack_tasks.collecting.removing import RemovedRun as RemovedRun
+    from mltrack_tasks.collecting.retaining import RetentionReport as RetentionReport
+    from mltrack_tasks.collecting.retention import RetentionPolicy as RetentionPolicy
     from mltrack_tasks.compaction import CompactionReport as CompactionReport
     from mltrack_tasks.errors import AccessError as AccessError
     from mltrack_tasks.errors import ArchivedError as ArchivedError
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.records import RunManifest as RunManifest
     from mltrack_tasks.refs import DataRef as DataRef
     from mltrack_tasks.registry.listing import ModelSummary as ModelSummary
+    from mltrack_tasks.tasks import apply_retention as apply_retention
     from mltrack_tasks.tasks import check_access as check_access
     from mltrack_tasks.tasks import collect_garbage as collect_garbage
     from mltrack_tasks.tasks import compact_catalog as compact_catalog
@@ -70,6 +74,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import rebuild_views as rebuild_views
     from mltrack_tasks.tasks import register_model as register_model
     from mltrack_tasks.tasks import remove_alias as remove_alias
+    from mltrack_tasks.tasks import remove_run as remove_run
     from mltrack_tasks.tasks import resolve_model as resolve_model
     from mltrack_tasks.tasks import restore_batch as restore_batch
     from mltrack_tasks.tasks import retrieve_data as retrieve_data
@@ -100,6 +105,9 @@ _HOMES = {
     "captured": ("CapturedRun",),
     "capturing": ("capture", "current_capture"),
     "collecting.collect": ("GarbageReport",),
+    "collecting.removing": ("RemovedRun",),
+    "collecting.retaining": ("RetentionReport",),
+    "collecting.retention": ("RetentionPolicy",),
     "compaction": ("CompactionReport",),
     "errors": (
         *("AccessError", "ArchivedError", "ConflictError", "FormatError", "GateError"),
@@ -121,7 +129,7 @@ _HOMES = {
         *("delete_local_batch", "find_existing", "finish_migration", "finish_restore", "plan_manifests"),
         *("plan_migration", "plan_restore", "restore_batch", "scan_source", "upload_batch"),
         *("verify_batch", "verify_batches", "write_manifests", "write_models"),
-        *("verify_store", "heal_store", "collect_garbage"),
+        *("verify_store", "heal_store", "collect_garbage", "remove_run", "apply_retention"),
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
         *("copy_model", "deprecate_version", "download_model", "list_models", "load_model"),

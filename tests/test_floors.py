@@ -147,7 +147,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("trust.healing", "trust.blobheal", "trust.heal"),
             *("collecting", "collecting.keys", "collecting.listing", "collecting.marks", "collecting.clock"),
             *("collecting.plans", "collecting.planning", "collecting.batches", "collecting.sweeping"),
-            *("collecting.collect", "collecting.removing"),
+            *("collecting.collect", "collecting.removing", "collecting.retention", "collecting.retaining"),
         ),
     ),
     (

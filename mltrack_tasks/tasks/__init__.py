@@ -8,7 +8,7 @@ not the data behind them.
 from __future__ import annotations
 
 from mltrack_tasks.tasks.admin import check_access
-from mltrack_tasks.tasks.cleaning import collect_garbage
+from mltrack_tasks.tasks.cleaning import apply_retention, collect_garbage, remove_run
 from mltrack_tasks.tasks.data import (
     forget_data,
     list_data,
@@ -59,6 +59,7 @@ from mltrack_tasks.tasks.search import (
 from mltrack_tasks.tasks.trust import heal_store, verify_store
 
 __all__ = [
+    "apply_retention",
     "check_access",
     "collect_garbage",
     "compact_catalog",
@@ -89,6 +90,7 @@ __all__ = [
     "rebuild_views",
     "register_model",
     "remove_alias",
+    "remove_run",
     "resolve_model",
     "restore_batch",
     "retrieve_data",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
-from mltrack_tasks.artifacts import Progress, markdown, plain
+from mltrack_tasks.artifacts import Progress, markdown, plain, table
 from mltrack_tasks.blocks import MLTrackStore
 from mltrack_tasks.chart import human_bytes
-from mltrack_tasks.collecting import collect
+from mltrack_tasks.collecting import collect, removing, retaining
 from mltrack_tasks.collecting.collect import GRACE, GarbageReport
+from mltrack_tasks.collecting.removing import RemovedRun
+from mltrack_tasks.collecting.retaining import RetentionReport
+from mltrack_tasks.collecting.retention import RetentionPolicy
 from mltrack_tasks.resolve import open_store
-from mltrack_tasks.tasking import mltrack_task, recorded
+from mltrack_tasks.tasking import mltrack_task, recorded, report
 
 
 @mltrack_task
@@ -35,6 +39,46 @@ def collect_garbage(
         opened = open_store(store)
         found = collect.collect_garbage(opened, grace=grace, dry_run=dry_run, plan=plan, observe=observe)
     markdown("mltrack-garbage", _told(found), f"Garbage in {plain(opened.location)}")
+    return found
+
+
+@mltrack_task
+def remove_run(
+    run_id: str,
+    *,
+    reason: str | None = None,
+    revision: int | None = None,
+    store: MLTrackStore | str | None = None,
+) -> RemovedRun:
+    """Remove a run, all its revisions and views -> what was removed.
+
+    A record of the removal stays, with ``reason``; blobs that nothing else needs go later, with
+    ``collect_garbage``. With ``revision``, only if that is its newest one. Raises NotFoundError if there is
+    no such run, ConflictError if it has another newest revision.
+    """
+    with recorded():
+        return removing.remove_run(
+            open_store(store), run_id, reason=reason, revision=revision, observe=report
+        )
+
+
+@mltrack_task
+def apply_retention(
+    policies: Sequence[RetentionPolicy], *, dry_run: bool = True, store: MLTrackStore | str | None = None
+) -> RetentionReport:
+    """Decide which runs the policies keep -> each with the reason; ``dry_run=False`` removes the others.
+
+    The first policy that is about a run decides; a run without a policy is kept. Always kept: runs from which
+    a version came that was ever promoted, runs that are not over, and runs tagged ``mltrack.keep``. In a flow
+    it is also shown (artifact ``mltrack-retention``).
+    """
+    with recorded(), Progress("mltrack-retention-progress") as observe:
+        found = retaining.apply_retention(open_store(store), policies, dry_run=dry_run, observe=observe)
+    rows = [
+        {"run": plain(each.run_id), "keep": each.keep, "why": plain(each.reason)}
+        for each in sorted(found.decisions, key=lambda each: each.keep)
+    ]
+    table("mltrack-retention", rows, plain(str(found)))
     return found
 
 

@@ -1,0 +1,85 @@
+"""Retention applied: the runs of a store that no policy keeps are removed, or only named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mltrack_tasks import events
+from mltrack_tasks.collecting.clock import time_at
+from mltrack_tasks.collecting.removing import remove_run
+from mltrack_tasks.collecting.retention import Decision, RetentionPolicy, decide
+from mltrack_tasks.errors import ConflictError, NotFoundError
+from mltrack_tasks.events import Event, Observe, log_event
+from mltrack_tasks.registry.aliases import alias_names, promotions_of
+from mltrack_tasks.registry.reading import promoted_names, resolve
+from mltrack_tasks.runs import list_runs
+from mltrack_tasks.stores.base import Store
+
+
+@dataclass(frozen=True)
+class RetentionReport:
+    """What was decided for each run, and which were removed if it was not a dry run."""
+
+    dry_run: bool
+    decisions: tuple[Decision, ...]
+    removed: tuple[str, ...] = ()
+
+    @property
+    def doomed(self) -> tuple[str, ...]:
+        """Ids of the runs that nothing keeps."""
+        return tuple(each.run_id for each in self.decisions if not each.keep)
+
+    def __str__(self) -> str:
+        said = f"{len(self.doomed):,} of {len(self.decisions):,} runs are kept by nothing"
+        return said if self.dry_run else f"{said}; {len(self.removed):,} were removed"
+
+
+def apply_retention(
+    store: Store,
+    policies: Sequence[RetentionPolicy],
+    *,
+    dry_run: bool = True,
+    observe: Observe = log_event,
+) -> RetentionReport:
+    """Decide which runs the policies keep -> each with the reason; ``dry_run=False`` removes the others.
+
+    The first policy that is about a run decides; a run without a policy is kept. Always kept: runs from
+    which a version came that was ever promoted, runs that are not over, and runs tagged
+    ``mltrack.keep``. Age counts from a run's start, by the store's clock. A run that is revised meanwhile
+    stays. What only removed runs held goes with ``collect_garbage``. Raises FormatError or IntegrityError
+    while a record of a promoted model cannot be understood, InvalidInputError without a policy.
+    """
+    runs = list_runs(store, observe=observe)
+    decisions = decide(runs, policies, time_at(store), _sources_in_use(store)) if runs else []
+    report = RetentionReport(dry_run, tuple(decisions))
+    if dry_run:
+        return report
+    doomed = [each for each in decisions if not each.keep]
+    removed = []
+    for number, each in enumerate(doomed, start=1):
+        try:
+            remove_run(
+                store,
+                each.run_id,
+                reason=f"retention: {each.reason}",
+                revision=each.revision,
+                observe=observe,
+            )
+            removed.append(each.run_id)
+        except (ConflictError, NotFoundError) as error:
+            events.logger.warning("not removed: %s", error)
+        details = {"done": number, "total": len(doomed), "unit": "runs"}
+        observe(Event(events.PROGRESS, "removing runs", details))
+    return RetentionReport(False, report.decisions, tuple(removed))
+
+
+def _sources_in_use(store: Store) -> set[str]:
+    """Ids of the runs from which versions came that an alias stands for, or stood for: it may go back."""
+    sources: set[str] = set()
+    for model in promoted_names(store):
+        for alias in alias_names(store, model):
+            versions = {event.version for event in promotions_of(store, model, alias)} - {None}
+            for version in versions:
+                sources.update(resolve(store, model, str(version)).source_runs)
+    return sources
