@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mltrack_tasks.errors import FormatError, IntegrityError
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.runfilter import run_filter
-from mltrack_tasks.tables import runrows
+from mltrack_tasks.tables import runparts, runrows
 from mltrack_tasks.tables.runparts import NUMBER, ROW_GROUP_ROWS, SCHEMA, decode_rows, encode_rows
 from tests.floor0.run_examples import contents, manifests, ref_of
 
@@ -233,6 +233,17 @@ FORGED: dict[str, pa.Table] = {
 def test_forged_parts(forgery: str) -> None:
     with pytest.raises(IntegrityError, match=r"^the part"):
         decode_rows(written(FORGED[forgery]), "the part")
+
+
+def test_rows_that_would_fill_the_memory_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are alike take some kilobytes, be it thousands or billions."""
+    alike = ROWS.take([0] * 10_000)
+    body = encode_rows(alike)
+    assert len(decode_rows(body, "the part")) == len(alike)
+    monkeypatch.setattr(runparts, "EXPANSION_FREE", 0)
+    monkeypatch.setattr(runparts, "EXPANSION", 100)
+    with pytest.raises(IntegrityError, match=r"^the part would take [0-9,]+ bytes of memory"):
+        decode_rows(body, "the part")
 
 
 @pytest.mark.parametrize(
