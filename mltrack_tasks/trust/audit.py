@@ -105,7 +105,8 @@ class Audit:
         """The folders of models, and the records there that need no blob."""
         stats = self._store.list(MODELS_FOLDER, after=after)
         files = self._references.files(after)
-        for key, judged in judge_files(stats, files, self._is_complete, self._aside.append):
+        found = judge_files(stats, files, self._is_complete, self._is_old, self._aside.append)
+        for key, judged in found:
             if _is_text(key):  # else it is foreign, and no record can hold it: the next one tells of it
                 yield self._item(key, [], judged)
         yield self._item("models0", [], [])

@@ -185,13 +185,14 @@ class References:
             for key, size, digest, mark, kind, name in rows
         )
 
-    def dangling_aliases(self) -> Iterator[tuple[Holder, str]]:
-        """Aliases, and versions that they stood for and that have no record in the registry."""
+    def dangling_aliases(self) -> Iterator[tuple[Holder, str, str]]:
+        """Aliases, versions that they stood for without a record in the registry, and where it should be."""
         rows = self._base.execute(
-            "SELECT DISTINCT kind, name, key, version FROM alias JOIN holder ON holder.id = alias.holder "
+            "SELECT DISTINCT kind, name, key, version, record "
+            "FROM alias JOIN holder ON holder.id = alias.holder "
             "WHERE record NOT IN (SELECT key FROM holder) ORDER BY key, version"
         )
-        return ((Holder(*row[:3]), row[3]) for row in rows)
+        return ((Holder(*row[:3]), row[3], row[4]) for row in rows)
 
     def holders(
         self, digest: str, format: str | None = None, size: int | None = None

@@ -41,7 +41,9 @@ def remainder(
 ) -> Iterator[Finding]:
     """Find what is wrong beside blobs and models; what could not be asked is said in ``left_out``."""
     yield from references.noted()
-    for holder, version in references.dangling_aliases():
+    for holder, version, record in references.dangling_aliases():
+        if store.head(record) is not None:
+            continue  # promoted since
         said = f"stands, or stood, for {version}, which has no complete folder in the registry"
         yield Finding(DANGLING_ALIAS, holder.key, said, None, (f"{holder.kind} {holder.name}",), 1)
     yield from _views(store, references)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from mltrack_tasks import layout, modelkeys
 from mltrack_tasks.chart import human_bytes
 from mltrack_tasks.errors import ArchivedError, FormatError, IntegrityError, MLTrackError, NotFoundError
+from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.recordstore import read_record
 from mltrack_tasks.stores.base import Stat, Store
 from mltrack_tasks.trust.checks import Target
@@ -64,7 +65,11 @@ def judge_place(place: Place, references: References, old: Old) -> Iterator[Find
 
 
 def judge_files(
-    stats: Iterable[Stat], files: Iterable[FileOf], is_complete: Callable[[str], bool], report: Report
+    stats: Iterable[Stat],
+    files: Iterable[FileOf],
+    is_complete: Callable[[str], bool],
+    old: Old,
+    report: Report,
 ) -> Iterator[tuple[str, list[Doubt | Target | Stat]]]:
     """Compare the folders of models with their versions' records, by key -> doubts, and what to check.
 
@@ -79,7 +84,10 @@ def judge_files(
         for *_, item in both:
             file, stat = (item, stat) if isinstance(item, FileOf) else (file, item)
         if file is None and stat is not None:
-            if modelkeys.is_file_of_version(key) or not is_known(key):
+            if modelkeys.is_file_of_version(key):
+                yield key, [_extra(stat, old)]
+                continue
+            if not is_known(key):
                 report(foreign(stat))
             yield key, [stat]
         elif file is not None:
@@ -159,6 +167,23 @@ def _wrong_sizes(
             return now is not None and now.size == listed
 
         yield Doubt(finding, stands)
+
+
+def _extra(stat: Stat, old: Old) -> Doubt:
+    """A file in a version's folder that the version, as it was read, does not have."""
+    *folder, path = stat.key.split("/", 4)
+    record = f"{'/'.join(folder)}.json"
+
+    def stands(store: Store) -> bool:
+        try:
+            version = ModelVersion.from_record(read_record(store, record), what=record)
+        except NotFoundError:
+            return old(stat.modified)  # else whoever registers or promotes it is at work
+        except MLTrackError:
+            return False  # which is a finding of its own
+        return path not in {file.shown_path for file in version.files}
+
+    return Doubt(foreign(stat), stands)
 
 
 def _judge_file(
