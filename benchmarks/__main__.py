@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import catalog, heads, memory, migration, query, small_put, verification
+from benchmarks import catalog, collecting, heads, memory, migration, query, small_put, verification
 from benchmarks.server import target
 
 ALL: dict[str, Callable[..., bool]] = {
     "small_put": small_put.run,
     "verification": verification.run,
+    "collecting": collecting.run,
     "heads": heads.run,
     "memory": memory.run,
     "query": query.run,

@@ -1,0 +1,137 @@
+"""Collecting half of 100,000 and of 1,000,000 blobs: requests, memory and seconds, also after a kill.
+
+The store is synthetic: its listings come page by page and its records are made when they are asked for, so
+what is measured is the collection. Bars: memory at most 1.5 times, and requests and CPU at most 13 times, for
+ten times the blobs; and a collection that is killed half-way is gone on with.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from benchmarks.memory import Watch
+from benchmarks.server import Target
+from mltrack_tasks import layout
+from tests.syntheticstore import OF_RUN, PAGE, SyntheticStore
+
+SIZES = (100_000, 1_000_000)
+MEMORY_BAR, GROWTH_BAR = 1.5, 13.0
+
+
+class WastedStore(SyntheticStore):
+    """Every second blob is needed by no run, and can be deleted."""
+
+    def __init__(self, blobs: int) -> None:
+        super().__init__(blobs)
+        self.deleted = bytearray(blobs)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        batch = list(keys)
+        for _ in range(0, len(batch), PAGE):
+            self._count("delete")
+        for key in batch:
+            if blob := layout.parse_blob_key(key):
+                self.deleted[self._number(blob[0])] = 1
+        self.inner.delete(key for key in batch if not key.startswith(layout.BLOBS))
+
+    def _number(self, digest: str) -> int:
+        return int(digest[:15], 16) // self._step
+
+    def _first(self, after: str) -> int:
+        """The number of the first blob behind a key; a folder comes before what lies in it."""
+        parts = after.split("/")
+        return 0 if not after else self._number(parts[-1 if len(parts) == 3 else -2]) + (len(parts) > 3)
+
+    def _blob_keys(self, first: int) -> Iterator[str]:
+        numbers = (number for number in range(first, self.blobs) if not self.deleted[number])
+        return (layout.blob_key(self.digest(number), "bin") for number in numbers)
+
+    def _pin_keys(self, first: int) -> Iterator[str]:
+        for number in range(first + first % 2, self.blobs, 2):
+            yield layout.run_pin_key(self.digest(number), f"r{number // OF_RUN:08d}")
+
+    def _ref(self, number: int) -> dict[str, Any]:
+        return super()._ref(number - number % 2)
+
+
+def run(target: Target) -> bool:
+    """Print what a collection costs; True if memory is bounded, the rest linear, and a kill costs little."""
+    print("collecting half of a synthetic store (no server): requests, peak of anonymous memory")
+    found = [_measure(size) for size in SIZES]
+    for size, each in zip(SIZES, found, strict=True):
+        print(
+            f"  {size:9,} blobs  {each['requests']:7,} requests ({each['by_verb']})  {each['peak']:6.1f} MB  "
+            f"{each['cpu']:6.1f} s CPU  {each['seconds']:6.1f} s  {each['deleted']:,} deleted"
+        )
+    killed = _measure(SIZES[1], killed=True)
+    print(
+        f"  the last, killed half-way: {killed['before']:,} requests until then, {killed['requests']:,} to "
+        f"go on; {killed['deleted']:,} deleted in the end"
+    )
+    small, large = found
+    print(f"  bar: ten times the blobs, at most {MEMORY_BAR} x memory, {GROWTH_BAR} x requests and CPU")
+    return (
+        large["peak"] <= MEMORY_BAR * max(small["peak"], 60.0)
+        and all(large[what] <= GROWTH_BAR * small[what] for what in ("requests", "cpu"))
+        and all(each["right"] for each in (*found, killed))
+    )
+
+
+def _measure(size: int, *, killed: bool = False) -> dict[str, Any]:
+    given = json.dumps({"size": size, "killed": killed})
+    answer = subprocess.run(
+        [sys.executable, "-m", "benchmarks.collecting"],
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode:
+        raise SystemExit(answer.stderr)
+    found: dict[str, Any] = json.loads(answer.stdout)
+    return found
+
+
+def _child() -> None:
+    given = json.load(sys.stdin)
+    from mltrack_tasks.collecting.collect import collect_garbage
+    from mltrack_tasks.errors import TransientError
+
+    def collect(store: WastedStore) -> Any:
+        return collect_garbage(store, dry_run=False, observe=lambda event: None)
+
+    collect(WastedStore(1_000))  # what is imported late is there before the baseline is taken
+    store = WastedStore(given["size"])
+    report: dict[str, Any] = {"before": 0}
+    if given["killed"]:
+        store.dies_after = given["size"] // 60
+        try:
+            collect(store)
+        except TransientError:
+            report["before"] = store.requests.total()
+        store.dies_after = None
+        store.requests.clear()
+        # The dead collector's batches are closed after an hour; here they are taken away.
+        store.inner.delete([stat.key for stat in store.inner.list(layout.GC_DELETING)])
+    began = time.process_time()
+    with Watch() as watch:
+        collect(store)
+    report |= {
+        "requests": store.requests.total(),
+        "by_verb": ", ".join(f"{count:,} {verb}" for verb, count in sorted(store.requests.items())),
+        "peak": watch.peak,
+        "cpu": time.process_time() - began,
+        "seconds": watch.seconds,
+        "deleted": sum(store.deleted),
+        "right": all(store.deleted[1::2]) and not any(store.deleted[::2]),
+    }
+    json.dump(report, sys.stdout)
+
+
+if __name__ == "__main__":
+    _child()
