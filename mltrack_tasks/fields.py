@@ -10,6 +10,9 @@ from typing import Any
 from mltrack_tasks import canonical, layout
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 
+MAX_SIZE = 2**63 - 1
+"""Largest number of bytes, rows or anything that a record may say: tables and databases hold no more."""
+
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 
 
@@ -145,13 +148,13 @@ class Fields:
 
 
 def is_size(value: Any) -> bool:
-    """Tell whether a JSON value is a whole number, not negative."""
-    return type(value) is int and value >= 0
+    """Tell whether a JSON value is a whole number, not negative and not beyond all measure."""
+    return type(value) is int and 0 <= value <= MAX_SIZE
 
 
 def is_count(value: Any) -> bool:
-    """Tell whether a JSON value is a whole number from 1."""
-    return type(value) is int and value >= 1
+    """Tell whether a JSON value is a whole number from 1, not beyond all measure."""
+    return type(value) is int and 1 <= value <= MAX_SIZE
 
 
 def is_list(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ from mltrack_tasks.trust.verify import verify_store
 from mltrack_tasks.usage import data_usage_stats
 from mltrack_tasks.usage_stats import usage_chart
 from mltrack_tasks.views import rebuild_views
-from tests.floor0.mutations import forged
+from tests.floor0.mutations import HUGE, encoded, forged
 from tests.floor3.migrationtrees import fill, migrate, quiet, stored
 from tests.floor3.mlflowmodels import small_registry
 
@@ -179,6 +180,23 @@ def test_of_an_intact_store_everything_is_told(intact: Objects, tmp_path: Path) 
     refused = attempt(intact, tmp_path / "told")
     expected = ("not promoted", "no version before")  # as the policy has it, and the history
     assert [error for error in refused if not any(said in error for said in expected)] == []
+
+
+def raised(value: Any) -> Any:
+    """A JSON value whose whole numbers lie beyond what tables, databases and floats hold."""
+    if isinstance(value, dict):
+        return {key: raised(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [raised(item) for item in value]
+    return HUGE if type(value) is int else value
+
+
+@pytest.mark.parametrize("key", ["manifests/first.json", "manifests/first~00000002.json"])
+def test_numbers_beyond_all_measure(intact: Objects, tmp_path: Path, key: str) -> None:
+    record = json.loads(intact[key])
+    huge = encoded({**record, "content": raised(record["content"])})
+    (tmp_path / "told").mkdir()
+    attempt({**intact, key: huge}, tmp_path / "told")
 
 
 @given(data=st.data())
