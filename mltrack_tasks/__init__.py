@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.collecting.removing import RemovedRun as RemovedRun
     from mltrack_tasks.collecting.retaining import RetentionReport as RetentionReport
     from mltrack_tasks.collecting.retention import RetentionPolicy as RetentionPolicy
+    from mltrack_tasks.collecting.undoing import UndoneCollection as UndoneCollection
     from mltrack_tasks.compaction import CompactionReport as CompactionReport
     from mltrack_tasks.errors import AccessError as AccessError
     from mltrack_tasks.errors import ArchivedError as ArchivedError
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import store_file as store_file
     from mltrack_tasks.tasks import store_run as store_run
     from mltrack_tasks.tasks import trace_lineage as trace_lineage
+    from mltrack_tasks.tasks import undo_collection as undo_collection
     from mltrack_tasks.tasks import upload_batch as upload_batch
     from mltrack_tasks.tasks import verify_batch as verify_batch
     from mltrack_tasks.tasks import verify_batches as verify_batches
@@ -108,6 +110,7 @@ _HOMES = {
     "collecting.removing": ("RemovedRun",),
     "collecting.retaining": ("RetentionReport",),
     "collecting.retention": ("RetentionPolicy",),
+    "collecting.undoing": ("UndoneCollection",),
     "compaction": ("CompactionReport",),
     "errors": (
         *("AccessError", "ArchivedError", "ConflictError", "FormatError", "GateError"),
@@ -130,6 +133,7 @@ _HOMES = {
         *("plan_migration", "plan_restore", "restore_batch", "scan_source", "upload_batch"),
         *("verify_batch", "verify_batches", "write_manifests", "write_models"),
         *("verify_store", "heal_store", "collect_garbage", "remove_run", "apply_retention"),
+        "undo_collection",
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
         *("copy_model", "deprecate_version", "download_model", "list_models", "load_model"),

@@ -148,6 +148,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("collecting", "collecting.keys", "collecting.listing", "collecting.marks", "collecting.clock"),
             *("collecting.plans", "collecting.planning", "collecting.batches", "collecting.sweeping"),
             *("collecting.collect", "collecting.removing", "collecting.retention", "collecting.retaining"),
+            "collecting.undoing",
         ),
     ),
     (

@@ -34,7 +34,7 @@ from mltrack_tasks import (
     usage,
     views,
 )
-from mltrack_tasks.collecting import collect, removing, retaining
+from mltrack_tasks.collecting import collect, removing, retaining, undoing
 from mltrack_tasks.trust import heal, verify
 
 PROMISED = Path(__file__).with_name("public_names.txt")
@@ -55,7 +55,7 @@ OPERATIONS = {
             usage,
             verify,
         ),
-        *(removing, retaining, views),
+        *(removing, retaining, undoing, views),
     )
 }
 """The modules of floor 3; a task and its operation share the verb."""

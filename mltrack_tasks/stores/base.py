@@ -173,6 +173,13 @@ class Store(ABC):
         """Name the earlier versions of an object that are kept, newest first; none where none are."""
         return iter(())
 
+    def undelete(self, folder: str) -> int:
+        """Bring back what was deleted below ``folder`` and not written again -> how many objects.
+
+        0 where no versions are kept, or not those any more.
+        """
+        return 0
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.location}>"
 
@@ -238,6 +245,9 @@ class WrapperStore(Store):
 
     def older(self, key: str) -> Iterator[Older]:
         return self.inner.older(key)
+
+    def undelete(self, folder: str) -> int:
+        return self.inner.undelete(folder)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.inner!r}>"

@@ -42,7 +42,7 @@ from mltrack_tasks.stores.s3_objects import build_objects, require_same_process
 from mltrack_tasks.stores.s3_parts import PartClient
 from mltrack_tasks.stores.s3_settings import CredentialSource, S3Settings, build_client, build_session
 from mltrack_tasks.stores.s3_upload import S3Upload
-from mltrack_tasks.stores.s3_versions import older_versions
+from mltrack_tasks.stores.s3_versions import older_versions, undelete
 
 LARGE_BODY = 512 * 1024
 """[bytes] A larger body may take longer to send than an answer may take to begin (READ_TIMEOUT)."""
@@ -145,6 +145,10 @@ class S3Store(Store):
 
     def older(self, key: str) -> Iterator[Older]:
         return older_versions(self.client, self.settings.bucket, self._full(key))
+
+    def undelete(self, folder: str) -> int:
+        self._check_owner()
+        return undelete(self.client, self.settings.bucket, self._full(folder.rstrip("/")) + "/")
 
     def copy(self, source: str, target: str, size: int) -> Stat:
         require_two_keys(source, target)

@@ -1,4 +1,4 @@
-"""Earlier versions of an object, of a bucket that keeps them."""
+"""Earlier versions of objects, and deleted ones, of a bucket that keeps them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ def older_versions(client: Any, bucket: str, key: str) -> Iterator[Older]:
         if not each["IsLatest"]:
             read = partial(_read, client, bucket, key, each["VersionId"])
             yield Older(each["Size"], each["LastModified"], read)
+
+
+def undelete(client: Any, bucket: str, folder: str) -> int:
+    """Remove the delete markers that hide objects below ``folder`` -> how many there were."""
+    where = f"s3://{bucket}/{folder}"
+    with botocore_errors("versions", where):
+        pages = client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=folder)
+        markers = [each for page in pages for each in page.get("DeleteMarkers", ()) if each["IsLatest"]]
+    with botocore_errors("delete", where):
+        for each in markers:
+            client.delete_object(Bucket=bucket, Key=each["Key"], VersionId=each["VersionId"])
+    return len(markers)
 
 
 def _read(client: Any, bucket: str, key: str, version: str) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ not the data behind them.
 from __future__ import annotations
 
 from mltrack_tasks.tasks.admin import check_access
-from mltrack_tasks.tasks.cleaning import apply_retention, collect_garbage, remove_run
+from mltrack_tasks.tasks.cleaning import apply_retention, collect_garbage, remove_run, undo_collection
 from mltrack_tasks.tasks.data import (
     forget_data,
     list_data,
@@ -102,6 +102,7 @@ __all__ = [
     "store_file",
     "store_run",
     "trace_lineage",
+    "undo_collection",
     "upload_batch",
     "verify_batch",
     "verify_batches",

@@ -8,11 +8,12 @@ from datetime import timedelta
 from mltrack_tasks.artifacts import Progress, markdown, plain, table
 from mltrack_tasks.blocks import MLTrackStore
 from mltrack_tasks.chart import human_bytes
-from mltrack_tasks.collecting import collect, removing, retaining
+from mltrack_tasks.collecting import collect, removing, retaining, undoing
 from mltrack_tasks.collecting.collect import GRACE, GarbageReport
 from mltrack_tasks.collecting.removing import RemovedRun
 from mltrack_tasks.collecting.retaining import RetentionReport
 from mltrack_tasks.collecting.retention import RetentionPolicy
+from mltrack_tasks.collecting.undoing import UndoneCollection
 from mltrack_tasks.resolve import open_store
 from mltrack_tasks.tasking import mltrack_task, recorded, report
 
@@ -40,6 +41,18 @@ def collect_garbage(
         found = collect.collect_garbage(opened, grace=grace, dry_run=dry_run, plan=plan, observe=observe)
     markdown("mltrack-garbage", _told(found), f"Garbage in {plain(opened.location)}")
     return found
+
+
+@mltrack_task
+def undo_collection(plan: str, *, store: MLTrackStore | str | None = None) -> UndoneCollection:
+    """Bring back the blobs that a plan lists and a collection deleted -> how many.
+
+    Only a bucket with versioning has them, until a lifecycle rule removes them; elsewhere nothing comes back,
+    and the report says so. What came back is as old as it was: store it again, or something that refers to
+    it, before the next collection. Raises NotFoundError for an unknown plan.
+    """
+    with recorded(), Progress("mltrack-undoing-progress") as observe:
+        return undoing.undo_collection(open_store(store), plan, observe=observe)
 
 
 @mltrack_task
