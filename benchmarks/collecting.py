@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.memory import Watch
 from benchmarks.server import Target
 from mltrack_tasks import layout
+from mltrack_tasks.digest import is_digest
 from tests.syntheticstore import OF_RUN, PAGE, SyntheticStore
 
 SIZES = (100_000, 1_000_000)
@@ -44,8 +45,10 @@ class WastedStore(SyntheticStore):
 
     def _first(self, after: str) -> int:
         """The number of the first blob behind a key; a folder comes before what lies in it."""
-        parts = after.split("/")
-        return 0 if not after else self._number(parts[-1 if len(parts) == 3 else -2]) + (len(parts) > 3)
+        if not after:
+            return 0
+        *_, folder, last = after.split("/")
+        return self._number(last) if is_digest(last) else self._number(folder) + 1
 
     def _blob_keys(self, first: int) -> Iterator[str]:
         numbers = (number for number in range(first, self.blobs) if not self.deleted[number])
