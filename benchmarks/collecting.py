@@ -112,7 +112,9 @@ def _child() -> None:
     store = WastedStore(given["size"])
     report: dict[str, Any] = {"before": 0}
     if given["killed"]:
-        store.dies_after = given["size"] // 60
+        store.dies_after = (
+            given["size"] // 72
+        )  # of some 16 for a thousand blobs, the first 11 or 12 of which plan
         try:
             collect(store)
         except TransientError:
