@@ -33,6 +33,7 @@ _CONFIG = {
 }
 _LOCKS = (
     "SET TimeZone = 'UTC'",
+    "SET enable_progress_bar = false",  # it would be printed
     "SET disabled_filesystems = 'LocalFileSystem'",  # DuckDB 2.0 else allows `<folder>/:memory:`
     "SET lock_configuration = true",
 )

@@ -207,14 +207,15 @@ def test_a_new_blob_is_sent_without_waiting(no_pauses: list[float]) -> None:
     assert no_pauses == []
 
 
-def test_presence_costs_one_request_and_no_body() -> None:
+def test_presence_costs_a_look_before_its_pin_and_one_after_and_no_body() -> None:
+    """A whole collection may lie between the first look and the pin."""
     bare = MemoryStore()
     for body in (SMALL, LARGE):
         store_data(bare, body)
         store = CountingStore(bare)
         store_data(store, body)
         blob = [verb for verb, key in store.log if "/data." in key]
-        assert blob == (["create", "head"] if body is SMALL else ["head"])
+        assert blob == (["create", "head", "head"] if body is SMALL else ["head", "head"])
     assert store.sent["part"] == 0
 
 
