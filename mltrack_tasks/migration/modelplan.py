@@ -94,7 +94,8 @@ def moves(
     """Compare the aliases with those of the last manifest -> (rows that stay, aliases to move).
 
     What MLflow has not moved since then is not looked at, nor are models that it has no more. An alias of a
-    version whose registering failed waits for it.
+    version whose registering failed waits for it. What the last manifest lists may stand here for what it was
+    given before, whatever became of it since: it stays listed, so that it is taken away when MLflow does so.
     """
     here = {(row.model, row.number): row for row in versions}
     before = {(row.model, row.alias): row for row in previous.aliases} if previous else {}
@@ -115,8 +116,10 @@ def moves(
                 stay.append(known)
             elif row is not None:
                 move.append(Move(model.name, alias, number, why))
+            elif known is not None:
+                stay.append(known)
         gone = (each for (name, alias), each in before.items() if name == model.name and alias not in wanted)
-        move += [Move(model.name, row.alias, None, "no alias any more") for row in gone if row.version]
+        move += [Move(model.name, row.alias, None, "no alias any more") for row in gone]
     return stay, move
 
 

@@ -89,7 +89,7 @@ def write_models(
         try:
             version = _register(store, draft, runs)
         except InvalidInputError as error:
-            found = rows_of(draft, None, str(error))
+            found = [row for row in rows_of(draft, None, str(error)) if (row.model, row.number) not in rows]
         except _REFUSED as error:
             failed += [_failed(draft.model.name, f"version {each.version}", error) for each in draft.versions]
             continue
@@ -177,7 +177,7 @@ def _give_aliases(
             raise
         except _REFUSED as error:
             failed.append(_failed(move.model, f"alias {move.alias!r}", error))
-            rows += [known[place] for place in [(move.model, move.alias)] if move.number is None]
+            rows += [known[place] for place in [(move.model, move.alias)] if place in known]
             continue
         if move.number is not None:
             given = None if note else version

@@ -84,10 +84,10 @@ def list_models(
     taken, left_out = _taken(own_registries)
     if not taken:
         return Listed((), tuple(left_out))
-    artifacts = _artifacts(tree.root, found, logged)
+    artifacts = {place: _artifacts(tree.root, found, logged, place) for _, _, place in taken}
     places = {
-        (model.name, version.version): candidates(version, own, artifacts)
-        for model, own in taken
+        (model.name, version.version): candidates(version, own, artifacts[place])
+        for model, own, place in taken
         for version in model.versions
     }
     there = _Files({folder for each in places.values() for folder in each.folders})
@@ -96,7 +96,7 @@ def list_models(
         ListedModel(
             model, tuple(there.listed(each, places[model.name, each.version]) for each in _numbered(model))
         )
-        for model, _ in taken
+        for model, *_ in taken
     )
     return Listed(tuple(models), tuple(left_out))
 
@@ -110,14 +110,14 @@ def _numbered(model: RegisteredModel) -> list[RegisteredVersion]:
     return [found[number] for number in sorted(found)]
 
 
-_Taken = list[tuple[RegisteredModel, Mapping[str, RegisteredModel]]]
-"""A model, and all those of its registry by name."""
+_Taken = tuple[RegisteredModel, Mapping[str, RegisteredModel], str]
+"""A model, all those of its registry by name, and the place of that."""
 
 
-def _taken(registries: Iterable[Registry]) -> tuple[_Taken, list[tuple[str, str]]]:
+def _taken(registries: Iterable[Registry]) -> tuple[list[_Taken], list[tuple[str, str]]]:
     """Choose the models that can be kept, by name, and say why others cannot."""
     left_out: list[tuple[str, str]] = []
-    taken: dict[str, tuple[RegisteredModel, Mapping[str, RegisteredModel]]] = {}
+    taken: dict[str, _Taken] = {}
     for registry in registries:
         left_out += registry.damaged
         own = {model.name: model for model in registry.models}
@@ -130,7 +130,7 @@ def _taken(registries: Iterable[Registry]) -> tuple[_Taken, list[tuple[str, str]
             if reason:
                 left_out.append((model.name, reason))
                 continue
-            taken[model.name] = (model, own)
+            taken[model.name] = (model, own, registry.place)
             refused = ((alias, refused_alias(alias)) for alias in model.aliases)
             left_out += [(f"{model.name}@{alias}", why) for alias, why in refused if why]
     return [taken[name] for name in sorted(taken)], left_out
@@ -173,12 +173,20 @@ def _refused(name: str) -> str:
     return ""
 
 
-def _artifacts(root: Path, found: TreeLayout, logged: Mapping[str, Logged]) -> Artifacts:
-    folders = found.artifacts_by_id()
+def _artifacts(root: Path, found: TreeLayout, logged: Mapping[str, Logged], place: str) -> Artifacts:
+    """Find the artifacts of runs and logged models, as the registry at ``place`` means them.
+
+    A tree may hold a copy of a store, which has the same ids: of two, what is in use goes before what lies in
+    the trash, then the registry's own store before others.
+    """
+    own_store = any(_place(store) == place for store in found.stores)
+    lying = [(False, own_store, folder, key) for key, folder in found.artifacts_by_id().items()]
     for store in found.stores:
         for folder, key in (*store.runs.items(), *store.logged_models.items()):
-            if key not in folders or folder not in store.trashed:
-                folders[key] = f"{folder}/artifacts"
+            lying.append((folder in store.trashed, _place(store) != place, f"{folder}/artifacts", key))
+    folders: dict[str, str] = {}
+    for _, _, folder, key in sorted(lying):
+        folders.setdefault(key, folder)
     named = {(model.run_id, model.name): model.model_id for model in logged.values() if model.name}
     return Artifacts(root, folders, named)
 
@@ -223,6 +231,10 @@ def _in_file_stores(tree: LocalTree, entries: Sequence[Entry], found: TreeLayout
             yield _read_store(tree, entries, store)
 
 
+def _place(store: StoreLayout) -> str:
+    return store.root or "."
+
+
 def _read_store(tree: LocalTree, entries: Sequence[Entry], store: StoreLayout) -> Registry:
     files: dict[str, list[Entry]] = {folder: [] for folder in store.registered_models}
     below = f"{store.models_folder}/"
@@ -232,7 +244,7 @@ def _read_store(tree: LocalTree, entries: Sequence[Entry], store: StoreLayout) -
             folder = "/".join(entry.path.split("/")[:cut])
             if folder in files and entry.size <= MAX_META:
                 files[folder].append(entry)
-    registry = Registry(store.root or ".", [], [])
+    registry = Registry(_place(store), [], [])
     for folder, name in store.registered_models.items():
         try:
             bodies = {entry.path[len(folder) + 1 :]: tree.read(entry) for entry in files[folder]}

@@ -73,6 +73,8 @@ class RegisteredVersion:
     version: int
     run_id: str | None
     source: str | None
+    storage_location: str | None
+    """Where MLflow found the files when it was registered; older MLflow does not say it."""
     model_id: str | None
     status: str
     """``pending_registration``, ``failed_registration`` or ``ready``."""

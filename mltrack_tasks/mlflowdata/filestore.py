@@ -220,6 +220,7 @@ def _read_version(files: Mapping[str, bytes], number: str, what: str) -> Registe
         version=int(number),
         run_id=meta.optional_identifier("run_id"),
         source=source,
+        storage_location=meta.optional_text("storage_location") or None,
         model_id=meta.optional_identifier("model_id") or model_of_source(source),
         status=version_status(meta.fields.get("status"), meta.what),
         stage=stage_of(meta.optional_text("current_stage")),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -46,11 +46,17 @@ class Candidates:
 def candidates(
     version: RegisteredVersion, registry: Mapping[str, RegisteredModel], artifacts: Artifacts
 ) -> Candidates:
-    """Find where the files of a version may lie."""
+    """Find where the files of a version may lie.
+
+    A copy has the files that its original had when it was copied: MLflow wrote down where. What has the
+    original's name and number now may be another model; only without that note it is looked for there.
+    """
     for _ in range(DEEPEST):
         match = None if version.model_id else _REGISTERED.fullmatch(version.source or "")
         if match is None:
             return _plain(version, artifacts)
+        if version.storage_location:
+            return _plain(replace(version, source=version.storage_location), artifacts)
         model = registry.get(match[1])
         found = [each for each in model.versions if each.version == int(match[2])] if model else []
         if not found:
@@ -91,13 +97,13 @@ def _at_address(source: str, artifacts: Artifacts) -> Candidates:
         scheme = _SCHEME.match(source)
         where = f"they are in {scheme[1]}:" if scheme else "its address is none of this folder"
         return Candidates((), f"{where} ({source!r:.200})")
-    segments = address.segments
-    for at in range(2, len(segments)):
-        if segments[at] == ARTIFACTS and (base := artifacts.folders.get(segments[at - 1])):
-            return Candidates(
-                ("/".join((base, *segments[at + 1 :])),), f"there is nothing at {source!r:.200}"
-            )
+    segments, folders = address.segments, list[str]()
     root = tuple(str(artifacts.root).split("/"))
     if not proxied and segments[: len(root)] == root and len(segments) > len(root):
-        return Candidates(("/".join(segments[len(root) :]),), f"there is nothing at {source!r:.200}")
-    return Candidates((), f"they lie outside of this folder, at {source!r:.200}")
+        folders.append("/".join(segments[len(root) :]))
+    for at in range(2, len(segments)):
+        if segments[at] == ARTIFACTS and (base := artifacts.folders.get(segments[at - 1])):
+            folders.append("/".join((base, *segments[at + 1 :])))
+            break
+    where = "there is nothing at" if folders else "they lie outside of this folder, at"
+    return Candidates(tuple(dict.fromkeys(folders)), f"{where} {source!r:.200}")

@@ -52,7 +52,10 @@ _OF_REGISTERED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("registered_model_aliases", ("alias", "version")),
     (
         "model_versions",
-        ("version", "run_id", "source", "status", "current_stage", "description", "creation_time"),
+        (
+            *("version", "run_id", "source", "status", "current_stage", "description", "creation_time"),
+            "storage_location",
+        ),
     ),
     ("model_version_tags", ("version", "key", "value")),
 )
@@ -206,13 +209,14 @@ def registered_model(
 
 
 def _version(row: Row, tags: Sequence[Row], what: str) -> RegisteredVersion:
-    number, run_id, source, status, stage, description, created_at = row
+    number, run_id, source, status, stage, description, created_at, location = row
     what = f"{what}, version {number!r}"
     source = scalars.optional_text(source, f"{what}: source") or None
     return RegisteredVersion(
         version=scalars.whole(number, f"{what}: version"),
         run_id=scalars.optional_identifier(run_id, f"{what}: run_id"),
         source=source,
+        storage_location=scalars.optional_text(location, f"{what}: storage_location") or None,
         model_id=model_of_source(source),
         status=version_status(status, what),
         stage=stage_of(scalars.optional_text(stage, f"{what}: current_stage")),

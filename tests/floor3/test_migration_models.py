@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from mltrack_tasks import records
 from mltrack_tasks.errors import ConflictError, MLTrackError, NotFoundError, PartialTransferError
 from mltrack_tasks.migration import (
     finish_migration,
@@ -261,7 +262,7 @@ def test_what_lies_elsewhere_is_reported_with_the_reason(site: Site, store: Stor
     site.files(run, b"1")
     site.version("churn", f"runs:/{run}/model", run)
     meta = site.tree / "models" / "churn" / "version-1" / "meta.yaml"
-    text = meta.read_text()
+    text = re.sub(r"(?m)^storage_location: .*\n", "", meta.read_text())  # as of older MLflow
     uri = site.client.get_run(run).info.artifact_uri
     for number, source in enumerate(MISSING, start=2):
         there = source.format(run=run, uri=uri, other="b" * 32)
@@ -627,3 +628,97 @@ def test_a_database_may_hold_any_name(tmp_path: Path, store: Store) -> None:
     assert {".", "..", "a\nb", "x" * 300} <= set(dict(report.not_registered))
     assert {key.split("/")[2] for key in stored(store) if key.startswith("models/")} == {"churn", "..%2Fx"}
     assert resolve_model(store, "../x", "latest").tags["mlflow.version"] == "1"
+
+
+@pytest.mark.parametrize("kind", ["files", "sqlite"])
+def test_a_copy_has_the_files_that_its_original_had(kind: str, store: Store, tmp_path: Path) -> None:
+    """What bears the original's name and number now is another model."""
+    with at_work(tmp_path, kind) as site:
+        first, other = site.run(), site.run()
+        site.files(first, b"1")
+        site.files(other, b"2")
+        site.version("churn", f"runs:/{first}/model", first)
+        site.version("copied", "models:/churn/1", first)
+        site.version("again", "models:/copied/1", first)
+        site.client.delete_registered_model("churn")
+        site.version("churn", f"runs:/{other}/model", other)
+        site.client.delete_registered_model("copied")
+        migrate(store, site.tree)
+        copy, new = (resolve_model(store, name, "latest") for name in ("again", "churn"))
+        for version, run in ((copy, first), (new, other)):
+            download_model(store, version.model, version.version, tmp_path / run)
+            weights = site.artifacts(run) / "model" / "weights.bin"
+            assert (tmp_path / run / "weights.bin").read_bytes() == weights.read_bytes()
+
+
+def test_a_copy_of_older_mlflow_has_the_files_of_its_original(site: Site, store: Store) -> None:
+    simple(site, 1)
+    site.version("copied", "models:/churn/1")
+    meta = site.tree / "models" / "copied" / "version-1" / "meta.yaml"
+    meta.write_text(re.sub(r"(?m)^storage_location: .*\n", "", meta.read_text()))
+    report = migrate(store, site.tree)
+    assert numbers(report, "copied") == numbers(report)
+
+
+def test_a_registry_has_the_files_of_its_own_store_where_a_copy_lies_beside(
+    store: Store, tmp_path: Path
+) -> None:
+    run = "a" * 32
+    for name in ("a", "b"):
+        small_registry(tmp_path / "tree" / name)
+    (tmp_path / f"tree/b/0/{run}/artifacts/two/weights").write_bytes(b"newer")
+    report = migrate(store, tmp_path / "tree")
+    assert "the one of 'b' is left out" in dict(report.not_registered)["churn"]
+    [file] = resolve_model(store, "churn", "champion").files
+    assert file.size_bytes == 5_000
+
+
+def test_an_alias_goes_with_mlflows_whatever_it_stood_for_last(site: Site, store: Store) -> None:
+    """Here it still stands for what it was given before: of what came then, nothing is here."""
+    simple(site)
+    here = numbers(migrate(store, site.tree))
+    site.version("churn", "s3://elsewhere/model")
+    site.client.set_registered_model_alias("churn", "champion", "3")
+    assert list(dict(migrate(store, site.tree).differences)) == ["churn@champion"]
+    assert events(store, "churn", "champion") == [here[2]]
+    site.client.delete_registered_model_alias("churn", "champion")
+    migrate(store, site.tree)
+    assert events(store, "churn", "champion") == [here[2], None]
+    assert migrate(store, site.tree).unchanged
+
+
+@pytest.mark.parametrize("what", ["version", "alias"])
+def test_an_alias_goes_with_mlflows_when_its_last_move_failed(site: Site, store: Store, what: str) -> None:
+    other = GuardedStore(MemoryStore())
+    simple(site)
+    here = numbers(migrate(store, site.tree))
+    run = site.run()
+    site.files(run, b"3")
+    site.version("churn", f"runs:/{run}/model", run)
+    site.client.set_registered_model_alias("churn", "champion", "3")
+    version = numbers(migrate(other, site.tree))[3]
+    place = "development" if what == "version" else "registry"
+    store.create(f"models/{place}/churn/{version}/foreign", b"not of the model")
+    with pytest.raises(PartialTransferError, match="is no file of"):
+        migrate(store, site.tree)
+    assert events(store, "churn", "champion") == [here[2]]
+    site.client.delete_registered_model_alias("churn", "champion")
+    store.delete([f"models/{place}/churn/{version}/foreign"])
+    migrate(store, site.tree)
+    assert events(store, "churn", "champion") == [here[2], None]
+
+
+def test_a_version_stays_when_what_is_said_of_it_later_cannot_be_kept(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = small_registry(tmp_path / "tree")
+    first = migrate(store, tree)
+    fill(tree, {"models/churn/version-2/tags/long": b"1" * 200_000})
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "MAX_RECORD_SIZE", 100_000)
+        report = migrate(store, tree)
+    assert report.registered == first.registered
+    assert len(events(store, "churn", "champion")) == 1
+    fill(tree, {"0/file": b"1"})
+    migrate(store, tree)
+    assert "long" in resolve_model(store, "churn", "champion").tags
