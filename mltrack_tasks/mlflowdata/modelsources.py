@@ -52,7 +52,7 @@ def candidates(
     original's name and number now may be another model; only without that note it is looked for there.
     """
     for _ in range(DEEPEST):
-        match = None if version.model_id else _REGISTERED.fullmatch(version.source or "")
+        match = _REGISTERED.fullmatch(version.source or "")
         if match is None:
             return _plain(version, artifacts)
         if version.storage_location:
@@ -66,9 +66,10 @@ def candidates(
 
 
 def _plain(version: RegisteredVersion, artifacts: Artifacts) -> Candidates:
+    """Like MLflow, go by the source; ``model_id`` is a note beside it, and may name another model."""
     source = version.source or ""
     logged = _LOGGED.fullmatch(source)
-    model_id = version.model_id or (logged[1] if logged else None)
+    model_id = logged[1] if logged else None if source else version.model_id
     if model_id is not None:
         folder = artifacts.folders.get(model_id)
         return Candidates((folder,) if folder else (), f"the logged model {model_id} has no files here")

@@ -651,6 +651,19 @@ def test_a_copy_has_the_files_that_its_original_had(kind: str, store: Store, tmp
             assert (tmp_path / run / "weights.bin").read_bytes() == weights.read_bytes()
 
 
+def test_a_version_has_the_files_of_its_source_whatever_model_it_is_linked_to(
+    site: Site, store: Store, tmp_path: Path
+) -> None:
+    old, new = site.run(), site.run()
+    site.files(old, b"1")
+    site.client.create_registered_model("churn")
+    model = site.logged(new, b"2")
+    site.client.create_model_version("churn", f"runs:/{old}/model", run_id=old, model_id=model)
+    migrate(store, site.tree)
+    download_model(store, "churn", "latest", tmp_path / "out")
+    assert (tmp_path / "out" / "weights.bin").read_bytes() == b"1" * SIZES["weights.bin"]
+
+
 def test_a_copy_of_older_mlflow_has_the_files_of_its_original(site: Site, store: Store) -> None:
     simple(site, 1)
     site.version("copied", "models:/churn/1")
