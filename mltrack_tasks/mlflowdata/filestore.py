@@ -196,8 +196,12 @@ def read_registered_model(
         raise IntegrityError(
             f"{what} says to be the model {meta.text('name')!r}; it lies in that of {name!r}."
         )
-    numbers = {match[1] for path in files if (match := _VERSION.fullmatch(path.partition("/")[0]))}
-    versions = [_read_version(files, number, what) for number in sorted(numbers, key=int)]
+    own: dict[str, dict[str, bytes]] = {}
+    for path, data in files.items():
+        folder, _, rest = path.partition("/")
+        if match := _VERSION.fullmatch(folder):
+            own.setdefault(match[1], {})[rest] = data
+    versions = [_read_version(own[number], number, what) for number in sorted(own, key=int)]
     return RegisteredModel(
         name=meta.text("name"),
         description=meta.optional_text("description") or None,
@@ -208,9 +212,7 @@ def read_registered_model(
 
 
 def _read_version(files: Mapping[str, bytes], number: str, what: str) -> RegisteredVersion | None:
-    folder = f"version-{number}/"
-    own = {path.removeprefix(folder): data for path, data in files.items() if path.startswith(folder)}
-    meta = _meta(own, f"{what}/version-{number}")
+    meta = _meta(files, f"{what}/version-{number}")
     if meta.fields.get("current_stage") == STAGE_DELETED:
         return None
     source = meta.optional_text("source") or None
@@ -225,7 +227,7 @@ def _read_version(files: Mapping[str, bytes], number: str, what: str) -> Registe
         status=version_status(meta.fields.get("status"), meta.what),
         stage=stage_of(meta.optional_text("current_stage")),
         description=meta.optional_text("description") or None,
-        tags=texts_of(below(own, ("tags",), meta.what)["tags"]),
+        tags=texts_of(below(files, ("tags",), meta.what)["tags"]),
         created_at=meta.moment("creation_timestamp"),
     )
 

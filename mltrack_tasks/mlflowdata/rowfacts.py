@@ -21,7 +21,7 @@ from mltrack_tasks.mlflowdata.facts import (
     RegisteredVersion,
     RunFacts,
 )
-from mltrack_tasks.mlflowdata.rows import Grouped, Row, Tables
+from mltrack_tasks.mlflowdata.rows import Grouped, Row, Tables, by_first
 from mltrack_tasks.mlflowdata.textfiles import answer
 from mltrack_tasks.mlflowdata.words import (
     MODEL_STATUSES,
@@ -191,7 +191,7 @@ def registered_model(
 ) -> RegisteredModel:
     """Read a registered model."""
     name, _, description = row
-    what = f"The registered model {name!r}"
+    what, tagged = f"The registered model {name!r}", by_first(version_tags)
     return RegisteredModel(
         name=scalars.text(name, f"{what}: name"),
         description=scalars.optional_text(description, f"{what}: description") or None,
@@ -201,7 +201,7 @@ def registered_model(
             for alias, version in aliases
         },
         versions=tuple(
-            _version(version, [tag[1:] for tag in version_tags if tag[0] == version[0]], what)
+            _version(version, tagged.get(version[0], []), what)
             for version in versions
             if version[4] != STAGE_DELETED
         ),

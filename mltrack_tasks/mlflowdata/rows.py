@@ -7,7 +7,7 @@ are read: a view or a virtual table may compute without end.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -96,6 +96,14 @@ class Grouped:
         self._next = next(self._groups, None)
         if before is not None and self._next is not None and not _before(before[0], self._next[0]):
             raise IntegrityError(f"{self._what}: rows are out of order; an index of the database is damaged.")
+
+
+def by_first(rows: Iterable[Row]) -> dict[Any, list[Row]]:
+    """First values of rows -> the rest of those that have it."""
+    found: dict[Any, list[Row]] = {}
+    for first, *rest in rows:
+        found.setdefault(first, []).append(tuple(rest))
+    return found
 
 
 def _before(left: str | int, right: str | int) -> bool:
