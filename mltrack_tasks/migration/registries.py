@@ -80,7 +80,10 @@ def list_models(
     ``registries`` are those of databases. ``entries`` are all there is, of which ``chosen`` is migrated, and
     ``unreadable`` are paths that could not be listed: a version that has something there is not whole.
     """
-    own_registries = [*registries, *_in_file_stores(tree, chosen, found)]
+    if not registries and not any(store.registered_models for store in found.stores):
+        return Listed()
+    missing = _missing(entries, chosen, unreadable)
+    own_registries = [*registries, *_in_file_stores(tree, chosen, found, missing)]
     taken, left_out = _taken(own_registries)
     if not taken:
         return Listed((), tuple(left_out))
@@ -91,7 +94,7 @@ def list_models(
         for version in model.versions
     }
     there = _Files({folder for each in places.values() for folder in each.folders})
-    there.look(entries, chosen, unreadable)
+    there.look(entries, missing)
     models = (
         ListedModel(
             model, tuple(there.listed(each, places[model.name, each.version]) for each in _numbered(model))
@@ -197,20 +200,17 @@ class _Files:
     def __init__(self, wanted: set[str]) -> None:
         self._wanted, self._filled, self._partial = wanted, set[str](), dict[str, str]()
 
-    def look(self, entries: Sequence[Entry], chosen: Sequence[Entry], unreadable: Iterable[str]) -> None:
-        """Go through all there is, what is migrated of it, and what could not be listed."""
-        taken = {entry.path for entry in chosen}
+    def look(self, entries: Sequence[Entry], missing: Mapping[str, str]) -> None:
+        """Go through all there is, and what is not migrated of it."""
         for entry in entries:
             for folder in self._around(entry.path):
                 if entry.kind == LINK:
                     self._partial[folder] = f"{entry.path!r:.200} is a symbolic link"
-                elif entry.kind == FILE and entry.path not in taken:
-                    self._partial[folder] = f"{entry.path!r:.200} is left out by include or exclude"
                 elif entry.kind == FILE:
                     self._filled.add(folder)
-        for path in unreadable:
+        for path, reason in missing.items():
             for folder in self._around(path):
-                self._partial[folder] = f"{path!r:.200} could not be taken"
+                self._partial[folder] = reason
 
     def listed(self, version: RegisteredVersion, where: Candidates) -> ListedVersion:
         """Take the first folder that has files, if they are all migrated."""
@@ -225,17 +225,35 @@ class _Files:
         return (each for each in (path, *folders_above(path)) if each in self._wanted)
 
 
-def _in_file_stores(tree: LocalTree, entries: Sequence[Entry], found: TreeLayout) -> Iterator[Registry]:
+def _missing(entries: Iterable[Entry], chosen: Iterable[Entry], unreadable: Iterable[str]) -> dict[str, str]:
+    """Name what is there, or may be, and is not migrated -> why not."""
+    taken = {entry.path for entry in chosen}
+    absent = (entry.path for entry in entries if entry.kind == FILE and entry.path not in taken)
+    return {
+        **{path: f"{path!r:.200} is left out by include or exclude" for path in absent},
+        **{path: f"{path!r:.200} could not be taken" for path in unreadable},
+    }
+
+
+def _in_file_stores(
+    tree: LocalTree, entries: Sequence[Entry], found: TreeLayout, missing: Mapping[str, str]
+) -> Iterator[Registry]:
     for store in found.stores:
         if store.registered_models:
-            yield _read_store(tree, entries, store)
+            yield _read_store(tree, entries, store, missing)
 
 
 def _place(store: StoreLayout) -> str:
     return store.root or "."
 
 
-def _read_store(tree: LocalTree, entries: Sequence[Entry], store: StoreLayout) -> Registry:
+def _read_store(
+    tree: LocalTree, entries: Sequence[Entry], store: StoreLayout, missing: Mapping[str, str]
+) -> Registry:
+    """Read the models of a file store; one that lacks anything says nothing.
+
+    Else an alias whose file could not be listed would be taken away, as if MLflow had done so.
+    """
     files: dict[str, list[Entry]] = {folder: [] for folder in store.registered_models}
     below = f"{store.models_folder}/"
     cut = below.count("/") + 1
@@ -245,7 +263,11 @@ def _read_store(tree: LocalTree, entries: Sequence[Entry], store: StoreLayout) -
             if folder in files and entry.size <= MAX_META:
                 files[folder].append(entry)
     registry = Registry(_place(store), [], [])
+    partial = {above: why for path, why in missing.items() for above in (path, *folders_above(path))}
     for folder, name in store.registered_models.items():
+        if folder in partial:
+            registry.damaged.append((name, f"not all of it is there: {partial[folder]}"))
+            continue
         try:
             bodies = {entry.path[len(folder) + 1 :]: tree.read(entry) for entry in files[folder]}
             registry.models.append(

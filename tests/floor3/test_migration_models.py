@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -735,3 +736,27 @@ def test_a_version_stays_when_what_is_said_of_it_later_cannot_be_kept(
     fill(tree, {"0/file": b"1"})
     migrate(store, tree)
     assert "long" in resolve_model(store, "churn", "champion").tags
+
+
+@pytest.mark.parametrize("how", ["left out", "a pipe"])
+@pytest.mark.parametrize("what", ["aliases/champion", "version-2/meta.yaml"])
+def test_what_is_not_seen_of_a_registry_for_a_while_is_not_taken_away(
+    how: str, what: str, store: Store, tmp_path: Path
+) -> None:
+    tree = small_registry(tmp_path / "tree")
+    first = migrate(store, tree)
+    path = tree / "models" / "churn" / what
+    text = path.read_bytes()
+    if how == "a pipe":
+        path.unlink()
+        os.mkfifo(path)
+        report = migrate(store, tree)
+        path.unlink()
+        path.write_bytes(text)
+    else:
+        report = migrate(store, tree, exclude=[f"models/churn/{what}"])
+    assert "not all of it is there" in dict(report.not_registered)["churn"]
+    assert events(store, "churn", "champion") == [numbers(first)[2]]
+    again = migrate(store, tree)
+    assert (again.registered, again.not_registered) == (first.registered, ())
+    assert events(store, "churn", "champion") == [numbers(first)[2]]
