@@ -121,12 +121,15 @@ def _taken(registries: Iterable[Registry]) -> tuple[list[_Taken], list[tuple[str
     """Choose the models that can be kept, by name, and say why others cannot."""
     left_out: list[tuple[str, str]] = []
     taken: dict[str, _Taken] = {}
+    unread: set[str] = set()  # nor is the copy of a model that cannot be read for a while: it may be older
     for registry in registries:
         left_out += registry.damaged
+        unread.update(name for name, _ in registry.damaged)
         own = {model.name: model for model in registry.models}
         for model in registry.models:
             reason = _refused(model.name)
-            if not reason and (model.name in taken or own[model.name] is not model):
+            another = model.name in taken or model.name in unread or own[model.name] is not model
+            if another and not reason:
                 reason = (
                     f"another registry, or workspace, has it too; the one of {registry.place!r} is left out"
                 )

@@ -760,3 +760,18 @@ def test_what_is_not_seen_of_a_registry_for_a_while_is_not_taken_away(
     again = migrate(store, tree)
     assert (again.registered, again.not_registered) == (first.registered, ())
     assert events(store, "churn", "champion") == [numbers(first)[2]]
+
+
+def test_a_copy_of_a_registry_does_not_stand_in_for_one_that_is_not_readable(
+    store: Store, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        small_registry(tmp_path / "tree" / name)
+    fill(tmp_path / "tree", {"b/models/churn/aliases/champion": b"1"})
+    here = numbers(migrate(store, tmp_path / "tree"))
+    meta = tmp_path / "tree/a/models/churn/meta.yaml"
+    text = meta.read_bytes()
+    for body in (b"", text):
+        meta.write_bytes(body)
+        migrate(store, tmp_path / "tree")
+        assert events(store, "churn", "champion") == [here[2]]
