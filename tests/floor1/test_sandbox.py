@@ -261,7 +261,8 @@ def test_ctrl_c_interrupts() -> None:
     program = f"""
 import os, signal, threading
 from mltrack_tasks.tables.sandbox import run_sql
-run_sql("SELECT 1", {{}})  # an import that is interrupted may lose the signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
+run_sql("SELECT 1", {{}})
 threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     run_sql({ENDLESS!r}, {{}})
