@@ -131,7 +131,10 @@ def test_what_changed_since_stays(local: LocalTree, change: Callable[[Path], Non
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_changes_between_look_and_move_is_put_back(
-    local: LocalTree, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+    local: LocalTree,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+    change: Callable[[Path], None],
 ) -> None:
     real = os.mkdir
 
@@ -144,8 +147,7 @@ def test_what_changes_between_look_and_move_is_put_back(
     why = local.delete(ENTRY)
     assert why is not None
     assert not any("trash" in item[0] for item in seen(local.root))
-    expected = local.root.parent / f"{local.root.name}-expected"
-    expected.mkdir()
+    expected = tmp_path_factory.mktemp("expected")
     put(expected / "f", MadeFile(CONTENT, 0o400, SECOND))
     change(expected / "f")
     assert [item[:2] for item in seen(local.root / "d")] == [item[:2] for item in seen(expected)]
