@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from mltrack_tasks.copies import is_copy
 from mltrack_tasks.errors import ConflictError, GateError, IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.records import Record
+from mltrack_tasks.registry import identity
 from mltrack_tasks.registry.reading import read_version
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.guard import GuardedStore
@@ -272,3 +274,22 @@ def test_gates_see_metrics_that_were_measured_after_registration(store: Store, t
     registry.promote_model(store, "churn", one.version, gates=[gate])
     with pytest.raises(GateError, match=r"auc is 0\.7, and 0\.9"):
         registry.promote_model(store, "churn", two.version, gates=[BETTER])
+
+
+def test_two_machines_register_at_midnight(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one is a day ahead, and comes between the two claims of the other."""
+    (tmp_path / "weights").write_text("the same")
+    others: list[ModelVersion] = []
+
+    def other_machine() -> None:
+        monkeypatch.setattr(identity, "today", lambda: date(2024, 1, 16))
+        others.append(registry.register_model(store, None, "churn", tmp_path / "weights"))
+
+    monkeypatch.setattr(identity, "today", lambda: date(2024, 1, 15))
+    busy = Meanwhile(store, "create", "/_by_digest/", other_machine)
+    made = registry.register_model(busy, None, "churn", tmp_path / "weights")
+    assert [other.version for other in others] == [made.version]
+    assert made.version.startswith("v20240116_")
+    assert [one.versions for one in registry.list_models(store)] == [(made.version,)]
