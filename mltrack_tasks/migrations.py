@@ -81,6 +81,27 @@ def parse_receipt_key(key: str) -> str | None:
     return _parse_batch(key, "receipts")
 
 
+def moves_key(migration: str, number: int, moves: str) -> str:
+    """Key of the record that says which aliases are about to be moved on the way to a state."""
+    return f"{manifest_key(migration, number).removesuffix('.json')}~{_checked_id(moves)}.json"
+
+
+def parse_moves_key(key: str) -> tuple[str, int, str] | None:
+    """Read a key -> (migration, number of the state, id), or None."""
+    place, _, last = key.removesuffix(".json").rpartition("~")
+    found = parse_manifest_key(f"{place}.json")
+    return (*found, last) if found and is_batch_id(last) and key.endswith(f"~{last}.json") else None
+
+
+def parse_moves(record: Record, *, what: str) -> list[tuple[str, str, MigratedAlias | None]]:
+    """Parse what a call was about to move -> (model, alias, to what; None: to nothing)."""
+    rows = Fields(record.content, what).rows("aliases", is_name, _is_alias, _is_number, _is_version)
+    return [
+        (model, alias, None if number is None else MigratedAlias(model, alias, number, version))
+        for model, alias, number, version in rows
+    ]
+
+
 class PartRef(NamedTuple):
     """A list of entries as a blob of format ``bin``."""
 
@@ -144,6 +165,8 @@ class MigrationManifest:
     versions: tuple[MigratedVersion, ...] = ()
     """Of MLflow's registered models."""
     aliases: tuple[MigratedAlias, ...] = ()
+    moves: tuple[str, ...] = ()
+    """Ids of what was written down before aliases were moved on the way to this state."""
 
     def __repr__(self) -> str:
         return (
@@ -165,6 +188,7 @@ class MigrationManifest:
             "left_out": [[spell(path), spell(reason)] for path, reason in self.left_out],
             "versions": [list(row) for row in self.versions],
             "aliases": [list(row) for row in self.aliases],
+            "moves": list(self.moves),
         }
 
     @classmethod
@@ -173,9 +197,6 @@ class MigrationManifest:
         fields = Fields(record.content, what)
         runs = fields.rows("runs", is_name, is_count, is_digest, is_list)
         left_out = fields.rows("left_out", is_spelling, is_spelling)
-        receipts = fields.texts("receipts") or ()
-        if not all(map(is_batch_id, receipts)):
-            raise IntegrityError(f"{what} names receipts that are none.")
         return cls(
             migration=fields.name("migration"),
             number=fields.size("number"),
@@ -183,13 +204,21 @@ class MigrationManifest:
             tree=parse_parts(fields, "tree"),
             removed=parse_parts(fields, "removed"),
             runs=tuple(_run(row, what) for row in runs),
-            receipts=receipts,
+            receipts=_ids(fields, "receipts", what),
             files=fields.size("files"),
             size_bytes=fields.size("size_bytes"),
             left_out=tuple((read_spelled(a, what), read_spelled(b, what)) for a, b in left_out),
             versions=_versions(record, fields),
             aliases=_aliases(record, fields),
+            moves=_ids(fields, "moves", what) if "moves" in record.content else (),
         )
+
+
+def _ids(fields: Fields, key: str, what: str) -> tuple[str, ...]:
+    found = fields.texts(key) or ()
+    if not all(map(is_batch_id, found)):
+        raise IntegrityError(f"{what} names {key} that are none.")
+    return found
 
 
 def parse_parts(fields: Fields, key: str) -> tuple[PartRef, ...]:
@@ -222,6 +251,10 @@ def _is_alias(value: Any) -> bool:
     except InvalidInputError:
         return False
     return True
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or is_size(value)
 
 
 def _is_text(value: Any) -> bool:

@@ -23,6 +23,9 @@ from mltrack_tasks.paths import path_bytes
 from mltrack_tasks.records import Record
 from mltrack_tasks.refs import DataRef, refs_from_json
 
+MAX_FILES = 50_000
+"""Files of one version: their list is read with each use of it."""
+
 
 @dataclass(frozen=True)
 class ModelFile:

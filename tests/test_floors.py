@@ -51,7 +51,13 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("tables.rangefile", "tables.ranges", "tables.admission", "tables.sandbox", "tables.results"),
             *("mlflowdata", "mlflowdata.facts", "mlflowdata.words", "mlflowdata.scalars", "mlflowdata.yamls"),
             *("mlflowdata.textfiles", "mlflowdata.treelayout", "mlflowdata.filestore", "mlflowdata.rows"),
-            *("mlflowdata.rowfacts", "mlflowdata.database", "mlflowdata.history", "mlflowdata.addresses"),
+            *(
+                "mlflowdata.rowfacts",
+                "mlflowdata.registryrows",
+                "mlflowdata.database",
+                "mlflowdata.history",
+                "mlflowdata.addresses",
+            ),
             *(
                 "mlflowdata.repointing",
                 "mlflowdata.repointrows",
@@ -111,7 +117,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             ),
             *("migration.sending", "migration.uploading", "migration.mlflowruns"),
             *("migration.runmanifests", "migration.verification", "migration.finishing"),
-            *("migration.modelplan", "migration.modelwriting"),
+            *("migration.modelplan", "migration.aliaswriting", "migration.modelwriting"),
             *(
                 "migration.deletion",
                 "migration.estimate",

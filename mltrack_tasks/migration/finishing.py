@@ -166,6 +166,7 @@ def _written(store: Store, work: RunPlan, state: _State, removing: Sequence[Entr
         left_out=tuple(dict.fromkeys((*work.scan.left_out, *map(_plain, state.all_failed)))),
         versions=models.versions if models else (),
         aliases=models.aliases if models else (),
+        moves=models.moves if models else (),
     )
     if previous and _is_same(previous, manifest):
         manifest = previous
@@ -194,10 +195,10 @@ def _receipts(previous: MigrationManifest | None, new: Collection[str]) -> tuple
 
 
 def _is_same(one: MigrationManifest, other: MigrationManifest) -> bool:
-    """Whether two states are one, and the earlier lists all receipts of the later."""
-    if not set(other.receipts) <= set(one.receipts):
+    """Whether two states are one, and the earlier lists all receipts and moves of the later."""
+    if not (set(other.receipts) <= set(one.receipts) and set(other.moves) <= set(one.moves)):
         return False
-    plain = (replace(each, number=1, receipts=()).to_content() for each in (one, other))
+    plain = (replace(each, number=1, receipts=(), moves=()).to_content() for each in (one, other))
     return same_content(*plain)
 
 

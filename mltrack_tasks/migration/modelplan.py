@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -67,6 +67,7 @@ def plan_models(work: RunPlan) -> ModelPlan:
     rows = [row for row in work.previous.versions if row.model not in named] if work.previous else []
     drafts: list[Draft] = []
     for model in work.scan.registry.models:
+        rows += judge.unread(model)
         equal: dict[str, list[_Version]] = {}
         news: set[str] = set()
         for listed in model.versions:
@@ -89,16 +90,22 @@ def rows_of(draft: Draft, version: str | None, note: str | None = None) -> list[
 
 
 def moves(
-    registry: Listed, previous: MigrationManifest | None, versions: Iterable[MigratedVersion]
+    registry: Listed,
+    previous: MigrationManifest | None,
+    versions: Iterable[MigratedVersion],
+    doubtful: Mapping[tuple[str, str], MigratedAlias | None],
 ) -> tuple[list[MigratedAlias], list[Move]]:
     """Compare the aliases with those of the last manifest -> (rows that stay, aliases to move).
 
     What MLflow has not moved since then is not looked at, nor are models that it has no more. An alias of a
     version whose registering failed waits for it. What the last manifest lists may stand here for what it was
     given before, whatever became of it since: it stays listed, so that it is taken away when MLflow does so.
+    ``doubtful`` are aliases that a call which did not finish was about to move, with what it was to say of
+    them: they are moved to where they belong in any case.
     """
     here = {(row.model, row.number): row for row in versions}
-    before = {(row.model, row.alias): row for row in previous.aliases} if previous else {}
+    before = {place: row for place, row in doubtful.items() if row is not None}
+    before |= {(row.model, row.alias): row for row in previous.aliases} if previous else {}
     named = {model.name for model in registry.models}
     stay = [row for row in before.values() if row.model not in named]
     move: list[Move] = []
@@ -109,10 +116,13 @@ def moves(
             if row is not None and row.version is None:
                 note = f"MLflow's version {number} is not here: {row.note}"
                 stay.append(MigratedAlias(model.name, alias, number, None, note))
+            elif row is None and number in model.facts.damaged:
+                note = f"MLflow's version {number} cannot be read: {model.facts.damaged[number]}"
+                stay.append(MigratedAlias(model.name, alias, number, None, note))
             elif row is None and all(number != each.facts.version for each in model.versions):
                 note = f"MLflow has no version {number}"
                 stay.append(MigratedAlias(model.name, alias, number, None, note))
-            elif row is not None and known is not None and known[2:] == (number, row.version, None):
+            elif row is not None and known is not None and _is_settled(known, row, doubtful):
                 stay.append(known)
             elif row is not None:
                 move.append(Move(model.name, alias, number, why))
@@ -121,6 +131,12 @@ def moves(
         gone = (each for (name, alias), each in before.items() if name == model.name and alias not in wanted)
         move += [Move(model.name, row.alias, None, "no alias any more") for row in gone]
     return stay, move
+
+
+def _is_settled(known: MigratedAlias, row: MigratedVersion, doubtful: Container[tuple[str, str]]) -> bool:
+    """Whether an alias was given to what it is to stand for, and nobody may have moved it since."""
+    given = known[2:] == (row.number, row.version, None)
+    return given and (known.model, known.alias) not in doubtful
 
 
 def is_of(event: Promotion, migration: str) -> bool:
@@ -133,16 +149,18 @@ def request_id(migration: str, number: int) -> str:
     return f"migration:{migration}#{number}"
 
 
-def left_alone(current: Promotion | None, wanted: str | None, migration: str) -> str | None:
+def left_alone(
+    current: Promotion | None, mover: Promotion | None, wanted: str | None, migration: str
+) -> str | None:
     """Why an alias is not moved to ``wanted`` (None: to nothing), or None if it is, or stands there already.
 
     Only what this migration wrote itself is moved on: somebody who moved the alias here knows better.
+    ``mover`` is the promotion by which it came to stand for what it does.
     """
-    there = None if current is None else current.version
-    if current is None or there == wanted or is_of(current, migration):
+    if mover is None or (current and current.version == wanted) or is_of(mover, migration):
         return None
-    what = f"{current.action}, number {current.number}, to {there or 'nothing'}"
-    return f"{current.actor} moved it here ({what}); it stays so"
+    what = f"{mover.action}, number {mover.number}, to {mover.version or 'nothing'}"
+    return f"{mover.actor} moved it here ({what}); it stays so"
 
 
 class _Version(NamedTuple):
@@ -189,6 +207,11 @@ class _Judge:
         if not digest.startswith(known.version.partition("_")[2]):
             return None, known._replace(note=CHANGED)
         return _Version(facts, files, digest, known.signature != _signature(facts)), known._replace(note=None)
+
+    def unread(self, model: ListedModel) -> list[MigratedVersion]:
+        """What is known of versions that cannot be read for a while: they stay what they are here."""
+        known = (self._before.get((model.name, number)) for number in model.facts.damaged)
+        return [row for row in known if row is not None and row.version is not None]
 
     def _whole(self, version: ListedVersion) -> tuple[ModelFile, ...]:
         """The files of a version, or none if they are not all here."""

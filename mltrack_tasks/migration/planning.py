@@ -14,7 +14,7 @@ from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.hashing import Failed, hash_entries
 from mltrack_tasks.migration.registries import files_of_models, has_all
 from mltrack_tasks.migration.scan import Scan
-from mltrack_tasks.migration.state import has_receipts, latest_manifest, merged, places_in, read_receipts
+from mltrack_tasks.migration.state import has_receipts, merged, places_in, read_receipts, read_standing
 from mltrack_tasks.migrations import MigrationManifest
 from mltrack_tasks.plan import Batch, batches_of, inlined, singles_of, to_send
 from mltrack_tasks.receipts import Place
@@ -37,6 +37,7 @@ class Plan:
         failed: Sequence[Failed] = (),
         bodies: Mapping[str, bytes] = MappingProxyType({}),
         unchanged: bool = False,
+        pending: Sequence[str] = (),
     ) -> None:
         self.scan, self.entries, self.previous = scan, Entries(entries), previous
         self.batches, self.failed, self.unchanged = tuple(batches), tuple(failed), unchanged
@@ -44,6 +45,8 @@ class Plan:
         """Digest -> where earlier migrations put it."""
         self.bodies = bodies
         """Digest -> bytes of small files that were read to hash them."""
+        self.pending = tuple(pending)
+        """Keys of records of aliases that a call which did not finish was about to move."""
         self.removed = removed
         """Paths of what is stored and not to be read here: deleted after it was stored, or left out now."""
 
@@ -92,13 +95,14 @@ def plan_migration(
         found = hash_entries(tree, cache, scan.entries, everything=hash_everything, observe=observe)
     entries, failed = found.entries, found.failed
     failed += [Failed(*item) for item in scan.left_out if item[1].startswith(UNREADABLE)]
-    previous = latest_manifest(store, scan.migration)
+    previous, pending = read_standing(store, scan.migration)
     known: Mapping[str, Place] = {}
     read = entries
     if previous is not None:
         entries = _with_older(store, read, [*failed, *scan.left_out], previous)
         if (
             not failed
+            and not pending
             and _is_unchanged(scan, entries, previous)
             and has_receipts(store, previous.migration, previous.receipts)
         ):
@@ -124,6 +128,7 @@ def plan_migration(
         removed=removed,
         failed=failed,
         bodies=found.bodies,
+        pending=pending,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from mltrack_tasks.mlflowdata.filestore import read_registered_model
 from mltrack_tasks.mlflowdata.modelsources import Artifacts, Candidates, candidates
 from mltrack_tasks.mlflowdata.treelayout import StoreLayout, TreeLayout
 from mltrack_tasks.modelkeys import check_alias
+from mltrack_tasks.models import MAX_FILES
 
 STAGES = {"Production": "production", "Staging": "staging"}
 """Stages of MLflow that are aliases here; of several versions in one, the newest counts."""
@@ -137,9 +139,15 @@ def _taken(registries: Iterable[Registry]) -> tuple[list[_Taken], list[tuple[str
                 left_out.append((model.name, reason))
                 continue
             taken[model.name] = (model, own, registry.place)
+            left_out += [(f"{model.name} {number}", why) for number, why in sorted(model.damaged.items())]
             refused = ((alias, refused_alias(alias)) for alias in model.aliases)
             left_out += [(f"{model.name}@{alias}", why) for alias, why in refused if why]
     return [taken[name] for name in sorted(taken)], left_out
+
+
+def too_many(files: int) -> str:
+    """Why so many files are no version."""
+    return f"It has {files:,} files; a version holds {MAX_FILES:,}."
 
 
 def refused_alias(alias: str) -> str:
@@ -201,7 +209,7 @@ class _Files:
     """Which folders of interest have files, and whether all of them are migrated."""
 
     def __init__(self, wanted: set[str]) -> None:
-        self._wanted, self._filled, self._partial = wanted, set[str](), dict[str, str]()
+        self._wanted, self._filled, self._partial = wanted, Counter[str](), dict[str, str]()
 
     def look(self, entries: Sequence[Entry], missing: Mapping[str, str]) -> None:
         """Go through all there is, and what is not migrated of it."""
@@ -210,7 +218,7 @@ class _Files:
                 if entry.kind == LINK:
                     self._partial[folder] = f"{entry.path!r:.200} is a symbolic link"
                 elif entry.kind == FILE:
-                    self._filled.add(folder)
+                    self._filled[folder] += 1
         for path, reason in missing.items():
             for folder in self._around(path):
                 self._partial[folder] = reason
@@ -220,6 +228,8 @@ class _Files:
         for folder in where.folders:
             if reason := self._partial.get(folder):
                 return ListedVersion(version, None, reason)
+            if self._filled[folder] > MAX_FILES:
+                return ListedVersion(version, None, too_many(self._filled[folder]))
             if folder in self._filled:
                 return ListedVersion(version, folder)
         return ListedVersion(version, None, where.otherwise)

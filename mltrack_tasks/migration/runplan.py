@@ -37,6 +37,7 @@ class RunPlan:
         staying: frozenset[str],
     ) -> None:
         self.scan, self.previous, self.unchanged = plan.scan, plan.previous, plan.unchanged
+        self.pending = plan.pending
         self.entries, self.failed = Entries(entries), tuple(failed)
         self.kept, self.batches = tuple(kept), tuple(batches)
         self.places, self.receipts = places, tuple(receipts)

@@ -43,9 +43,23 @@ def latest_manifest(store: Store, migration: str) -> MigrationManifest | None:
 
     Raises IntegrityError if it is damaged. It is not passed over: it alone may list what was deleted locally.
     """
-    number = latest_number(store, migration)
-    if number == 0:
-        return None
+    return read_standing(store, migration)[0]
+
+
+def read_standing(store: Store, migration: str) -> tuple[MigrationManifest | None, tuple[str, ...]]:
+    """Read the newest manifest, as ``latest_manifest`` -> (it, keys of what calls left unfinished).
+
+    Those are records of aliases about to be moved that neither this manifest names nor an older one covers.
+    """
+    keys = list(_keys(store, migrations.manifests_folder(migration)))
+    number = max((place[1] for place in map(migrations.parse_manifest_key, keys) if place), default=0)
+    newest = _read_newest(store, migration, number) if number else None
+    done = newest.moves if newest else ()
+    said = [(key, place) for key in keys if (place := migrations.parse_moves_key(key))]
+    return newest, tuple(key for key, place in said if place[1] >= number and place[2] not in done)
+
+
+def _read_newest(store: Store, migration: str, number: int) -> MigrationManifest:
     try:
         return read_manifest(store, migration, number)
     except IntegrityError as error:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from mltrack_tasks.errors import AccessError, IntegrityError, InvalidInputError, TransientError
-from mltrack_tasks.mlflowdata import rowfacts
+from mltrack_tasks.mlflowdata import registryrows, rowfacts
 from mltrack_tasks.mlflowdata.facts import Experiment, LoggedModel, RegisteredModel, RunFacts
 from mltrack_tasks.mlflowdata.rows import Grouped, Tables
 
@@ -110,7 +110,8 @@ class Database:
 
     def registered_models(self, *, damaged: Damaged | None = None) -> Iterator[RegisteredModel]:
         """Read the registered models with the versions that were not deleted."""
-        yield from _each(rowfacts.gather_registered_models(self._tables), rowfacts.registered_model, damaged)
+        gathered = registryrows.gather_registered_models(self._tables)
+        yield from _each(gathered, registryrows.registered_model, damaged)
 
     def _restrict(self) -> None:
         """Deny what a made-up schema could do: write, call functions, map the file, fill the memory."""

@@ -94,6 +94,10 @@ class RegisteredModel:
     tags: dict[str, str]
     aliases: dict[str, int]
     versions: tuple[RegisteredVersion, ...]
+    damaged: dict[int, str] = field(default_factory=dict)
+    """Number of a version that cannot be read -> why not."""
+    updated_at: datetime | None = None
+    """When MLflow last changed it or one of its versions, as far as it says so."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from mltrack_tasks.mlflowdata.yamls import load_mapping
 
 META = "meta.yaml"
 _VERSION = re.compile(r"version-([0-9]{1,18})")
+_UPDATED = "last_updated_timestamp"
 _DATASET = ("name", "digest", "source_type", "source")
 _DATASET_OPTIONAL = ("schema", "profile")
 
@@ -189,7 +190,10 @@ def read_registered_models(files: Mapping[str, bytes], *, what: str) -> list[Reg
 def read_registered_model(
     files: Mapping[str, bytes], *, what: str, name: str | None = None
 ) -> RegisteredModel:
-    """Read a registered model's folder; ``name`` is what its place says. Deleted versions are left out."""
+    """Read a registered model's folder; ``name`` is what its place says. Deleted versions are left out.
+
+    A version that cannot be read is named in ``damaged``, and hides no other.
+    """
     meta = _meta(files, what)
     parts = below(files, ("tags", "aliases"), what)
     if name is not None and meta.text("name") != name:
@@ -201,25 +205,34 @@ def read_registered_model(
         folder, _, rest = path.partition("/")
         if match := _VERSION.fullmatch(folder):
             own.setdefault(match[1], {})[rest] = data
-    versions = [_read_version(own[number], number, what) for number in sorted(own, key=int)]
+    damaged: dict[int, str] = {}
+    versions: list[RegisteredVersion] = []
+    changes = [meta.fields.get(_UPDATED)]
+    for number in sorted(own, key=int):
+        try:
+            version = _meta(own[number], f"{what}/version-{number}")
+            changes += [version.fields.get(_UPDATED), version.fields.get("creation_timestamp")]
+            if version.fields.get("current_stage") != STAGE_DELETED:
+                versions.append(_read_version(version, own[number], int(number)))
+        except IntegrityError as error:
+            damaged[int(number)] = str(error)
     return RegisteredModel(
         name=meta.text("name"),
         description=meta.optional_text("description") or None,
         tags=texts_of(parts["tags"]),
         aliases={alias: _alias(text, what) for alias, text in texts_of(parts["aliases"]).items()},
-        versions=tuple(version for version in versions if version is not None),
+        versions=tuple(versions),
+        damaged=damaged,
+        updated_at=scalars.latest(changes),
     )
 
 
-def _read_version(files: Mapping[str, bytes], number: str, what: str) -> RegisteredVersion | None:
-    meta = _meta(files, f"{what}/version-{number}")
-    if meta.fields.get("current_stage") == STAGE_DELETED:
-        return None
+def _read_version(meta: _Meta, files: Mapping[str, bytes], number: int) -> RegisteredVersion:
     source = meta.optional_text("source") or None
-    if meta.whole("version") != int(number):
+    if meta.whole("version") != number:
         raise IntegrityError(f"{meta.what} says to be version {meta.whole('version')}.")
     return RegisteredVersion(
-        version=int(number),
+        version=number,
         run_id=meta.optional_identifier("run_id"),
         source=source,
         storage_location=meta.optional_text("storage_location") or None,

@@ -6,8 +6,6 @@ What begins with ``gather_`` puts the rows of several tables together, the other
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from mltrack_tasks.layout import STATUSES
@@ -17,20 +15,11 @@ from mltrack_tasks.mlflowdata.facts import (
     DELETED,
     Experiment,
     LoggedModel,
-    RegisteredModel,
-    RegisteredVersion,
     RunFacts,
 )
-from mltrack_tasks.mlflowdata.rows import Grouped, Row, Tables, by_first
+from mltrack_tasks.mlflowdata.rows import Grouped, Row, Tables, pairs
 from mltrack_tasks.mlflowdata.textfiles import answer
-from mltrack_tasks.mlflowdata.words import (
-    MODEL_STATUSES,
-    RUN_NAME,
-    STAGE_DELETED,
-    model_of_source,
-    stage_of,
-    version_status,
-)
+from mltrack_tasks.mlflowdata.words import MODEL_STATUSES, RUN_NAME
 
 EXPERIMENT = ("experiment_id", "name", "lifecycle_stage")
 _RUN = (
@@ -46,19 +35,6 @@ _MODEL_METRIC = (
     *("dataset_name", "dataset_digest"),
 )
 _DATASET = ("name", "digest", "dataset_source_type", "dataset_source", "dataset_schema", "dataset_profile")
-_REGISTERED = ("name", "workspace", "description")
-_OF_REGISTERED: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("registered_model_tags", ("key", "value")),
-    ("registered_model_aliases", ("alias", "version")),
-    (
-        "model_versions",
-        (
-            *("version", "run_id", "source", "status", "current_stage", "description", "creation_time"),
-            "storage_location",
-        ),
-    ),
-    ("model_version_tags", ("version", "key", "value")),
-)
 _LINK = ("source_id", "source_type", "destination_type", "destination_id", "step")
 _MODEL_LINKS = "destination_type IN ('MODEL_OUTPUT', 'MODEL_INPUT')"
 
@@ -72,7 +48,7 @@ def experiment(row: Row, tags: Sequence[Row]) -> Experiment:
         name=scalars.text(name, f"{what}: name"),
         lifecycle=_lifecycle(lifecycle, what),
         folder=None,
-        tags=_pairs(tags, f"{what}: tags"),
+        tags=pairs(tags, f"{what}: tags"),
     )
 
 
@@ -111,7 +87,7 @@ def run(
     """Read a run."""
     key, experiment_id, name, user, status, lifecycle, started_at, ended_at, artifact_uri = row
     what = f"The run {key!r}"
-    named = _pairs(tags, f"{what}: tags")
+    named = pairs(tags, f"{what}: tags")
     points = _points(history, f"{what}: metrics")
     return RunFacts(
         run_id=scalars.identifier(key, f"{what}: id"),
@@ -124,7 +100,7 @@ def run(
         started_at=scalars.moment(started_at, f"{what}: start_time"),
         ended_at=scalars.moment(ended_at, f"{what}: end_time"),
         artifact_uri=scalars.optional_text(artifact_uri, f"{what}: artifact_uri") or None,
-        params=_pairs(params, f"{what}: params"),
+        params=pairs(params, f"{what}: params"),
         metrics=_answers(points, _points(latest, f"{what}: latest_metrics")),
         history=points,
         tags=named,
@@ -159,8 +135,8 @@ def logged_model(row: Row, params: Sequence[Row], tags: Sequence[Row], metrics: 
         source_run_id=scalars.optional_identifier(run_id, f"{what}: source_run_id"),
         status=MODEL_STATUSES[status],
         type=scalars.optional_text(type, f"{what}: model_type") or None,
-        params=_pairs(params, f"{what}: params"),
-        tags=_pairs(tags, f"{what}: tags"),
+        params=pairs(params, f"{what}: params"),
+        tags=pairs(tags, f"{what}: tags"),
         metrics=[_model_point(point, f"{what}: metrics") for point in metrics],
         folder=None,
         created_at=scalars.moment(created_at, f"{what}: creation_timestamp_ms"),
@@ -169,73 +145,8 @@ def logged_model(row: Row, params: Sequence[Row], tags: Sequence[Row], metrics: 
     )
 
 
-def gather_registered_models(tables: Tables) -> Iterator[tuple[Row, ...]]:
-    """Put together what ``registered_model`` reads, model by model in the order of names."""
-    children = [
-        Grouped(tables.rows(table, ("name", "workspace", *columns), order=columns[:1]), table)
-        for table, columns in _OF_REGISTERED
-    ]
-    for name, rows in groupby(tables.rows("registered_models", _REGISTERED), key=itemgetter(0)):
-        found = [child.take(name) for child in children]
-        for row in rows:
-            # Recent MLflow takes a name once in each workspace.
-            yield row, *(tuple(own[1:] for own in part if own[0] == row[1]) for part in found)
-
-
-def registered_model(
-    row: Row,
-    tags: Sequence[Row],
-    aliases: Sequence[Row],
-    versions: Sequence[Row],
-    version_tags: Sequence[Row],
-) -> RegisteredModel:
-    """Read a registered model."""
-    name, _, description = row
-    what, tagged = f"The registered model {name!r}", by_first(version_tags)
-    return RegisteredModel(
-        name=scalars.text(name, f"{what}: name"),
-        description=scalars.optional_text(description, f"{what}: description") or None,
-        tags=_pairs(tags, f"{what}: tags"),
-        aliases={
-            scalars.text(alias, f"{what}: aliases"): scalars.whole(version, f"{what}: aliases")
-            for alias, version in aliases
-        },
-        versions=tuple(
-            _version(version, tagged.get(version[0], []), what)
-            for version in versions
-            if version[4] != STAGE_DELETED
-        ),
-    )
-
-
-def _version(row: Row, tags: Sequence[Row], what: str) -> RegisteredVersion:
-    number, run_id, source, status, stage, description, created_at, location = row
-    what = f"{what}, version {number!r}"
-    source = scalars.optional_text(source, f"{what}: source") or None
-    return RegisteredVersion(
-        version=scalars.whole(number, f"{what}: version"),
-        run_id=scalars.optional_identifier(run_id, f"{what}: run_id"),
-        source=source,
-        storage_location=scalars.optional_text(location, f"{what}: storage_location") or None,
-        model_id=model_of_source(source),
-        status=version_status(status, what),
-        stage=stage_of(scalars.optional_text(stage, f"{what}: current_stage")),
-        description=scalars.optional_text(description, f"{what}: description") or None,
-        tags=_pairs(tags, f"{what}: tags"),
-        created_at=scalars.moment(created_at, f"{what}: creation_time"),
-    )
-
-
 def _lifecycle(value: object, what: str) -> str:
     return scalars.choice(value or ACTIVE, (ACTIVE, DELETED), f"{what}: lifecycle_stage")
-
-
-def _pairs(rows: Sequence[Row], what: str) -> dict[str, str]:
-    """Rows of key and value -> mapping; a value that is not there is empty text."""
-    return {
-        scalars.text(key, what): "" if value is None else scalars.text(value, f"{what} {key!r}")
-        for key, value in rows
-    }
 
 
 def _points(rows: Sequence[Row], what: str) -> dict[str, list[list[Any]]]:
@@ -268,7 +179,7 @@ def _dataset(row: Row, tags: Sequence[Row], what: str) -> dict[str, Any]:
         "source": scalars.text(source, what),
         "schema": scalars.optional_text(schema, what),
         "profile": scalars.optional_text(profile, what),
-        "tags": _pairs(tags, f"{what}: tags"),
+        "tags": pairs(tags, f"{what}: tags"),
     }
 
 

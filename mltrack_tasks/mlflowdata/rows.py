@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from mltrack_tasks.errors import IntegrityError
+from mltrack_tasks.mlflowdata import scalars
 
 Row = tuple[Any, ...]
 
@@ -113,3 +114,11 @@ def _before(left: str | int, right: str | int) -> bool:
     if isinstance(left, int) and isinstance(right, int):
         return left < right
     return isinstance(left, int)
+
+
+def pairs(rows: Sequence[Row], what: str) -> dict[str, str]:
+    """Rows of key and value -> mapping; a value that is not there is empty text."""
+    return {
+        scalars.text(key, what): "" if value is None else scalars.text(value, f"{what} {key!r}")
+        for key, value in rows
+    }

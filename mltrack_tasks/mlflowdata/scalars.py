@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from mltrack_tasks.errors import IntegrityError
@@ -77,6 +77,18 @@ def moment(value: object, what: str) -> datetime | None:
         return _EPOCH + timedelta(milliseconds=whole(value, what))
     except OverflowError as error:
         raise refuse(value, what, "milliseconds since 1970") from error
+
+
+def latest(values: Iterable[object]) -> datetime | None:
+    """Choose the latest of some moments [ms since 1970]; what is no moment is passed over."""
+    found: list[datetime] = []
+    for value in values:
+        try:
+            known = moment(value, "")
+        except IntegrityError:
+            continue
+        found += [] if known is None else [known]
+    return max(found, default=None)
 
 
 def choice(value: object, choices: Sequence[str], what: str) -> str:

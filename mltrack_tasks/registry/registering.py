@@ -22,7 +22,7 @@ from mltrack_tasks.errors import (
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.fields import checked_mapping, checked_text
 from mltrack_tasks.mlflowdata.mlmodel import read_mlmodel
-from mltrack_tasks.models import ModelFile, ModelVersion, check_files, tree_digest
+from mltrack_tasks.models import MAX_FILES, ModelFile, ModelVersion, check_files, tree_digest
 from mltrack_tasks.records import Record, RunManifest
 from mltrack_tasks.recordstore import create_record, ensure
 from mltrack_tasks.refs import DataRef
@@ -37,8 +37,6 @@ from mltrack_tasks.stores.base import Store
 
 MATERIALISED_UP_TO = 1024**3
 """[bytes] A version up to this size gets its folder at once; a larger one when promoted, or asked for."""
-MAX_FILES = 50_000
-"""Files of one version: their list is read with each use of it."""
 _DESCRIBING = ("MLmodel", "requirements.txt")
 _ID_LIKE = "v20240115_a1b2c3"
 _MAX_DESCRIPTION = 4 * 1024 * 1024

@@ -46,8 +46,8 @@ def _is_part(key: str) -> bool:
 
 
 def _is_of_migration(key: str) -> bool:
-    parsed = (migrations.parse_manifest_key, migrations.parse_plan_key, migrations.parse_receipt_key)
-    return any(parse(key) for parse in parsed)
+    parsed = (migrations.parse_plan_key, migrations.parse_receipt_key, migrations.parse_moves_key)
+    return bool(migrations.parse_manifest_key(key)) or any(parse(key) for parse in parsed)
 
 
 def _is_removal(key: str) -> bool:

@@ -370,15 +370,45 @@ def test_registered_models() -> None:
         ("meta.yaml", dumped({"name": 5})),
         ("aliases/a", b"one"),
         ("aliases/a", b"9" * 5_000),
-        ("version-1/meta.yaml", dumped({"version": 2})),
-        ("version-1/meta.yaml", dumped({"version": 1, "status": "MAYBE"})),
-        ("version-1/meta.yaml", dumped({"version": 1, "run_id": "a/b"})),
-        ("version-2/tags/a", b"no meta.yaml"),
     ],
 )
 def test_a_damaged_registered_model_is_refused(path: str, data: bytes) -> None:
     with pytest.raises(IntegrityError):
         read_registered_model({**registered(), path: data}, what="m", name="churn")
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "reason"),
+    [
+        ("version-2/meta.yaml", b"\xff", "version-2, meta.yaml"),
+        ("version-2/meta.yaml", dumped({"version": 3}), "says to be version 3"),
+        ("version-2/meta.yaml", dumped({"version": 2, "status": "MAYBE"}), "status should be"),
+        ("version-2/meta.yaml", dumped({"version": 2, "run_id": "a/b"}), "run_id"),
+        ("version-2/tags/a", b"no meta.yaml", "has no meta.yaml"),
+    ],
+)
+def test_a_damaged_version_is_named_and_hides_no_other(path: str, data: bytes, reason: str) -> None:
+    model = read_registered_model({**registered(), path: data}, what="m", name="churn")
+    assert [version.version for version in model.versions] == [1]
+    assert list(model.damaged) == [2]
+    assert reason in model.damaged[2]
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "latest"),
+    [(None, None, None), (5, None, 5), (5, 7, 7), (9, 7, 9), ("x", 7, 7), (7, [1], 7), (2**62, 7, 7)],
+)
+def test_the_latest_change_is_of_the_model_or_a_version(
+    model: object, version: object, latest: object
+) -> None:
+    files = registered()
+    said = yaml.safe_load(files["version-1/meta.yaml"])
+    files["meta.yaml"] = dumped({"name": "churn", "last_updated_timestamp": model})
+    files["version-1/meta.yaml"] = dumped({**said, "last_updated_timestamp": version})
+    read = read_registered_model(files, what="m")
+    assert len(read.versions) == 1
+    found = read.updated_at
+    assert (None if found is None else round(found.timestamp() * 1000)) == latest
 
 
 _ANY = st.binary(max_size=60) | st.sampled_from([dumped(META), dumped(MODEL), vertex(), b"5 1 0\n", b"1"])

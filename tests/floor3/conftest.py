@@ -73,6 +73,12 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     shrink(monkeypatch.setattr)
 
 
+@pytest.fixture(autouse=True)
+def batches_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try a batch of a migration again without a pause."""
+    monkeypatch.setattr("mltrack_tasks.migration.migrate.PAUSE", 0.0)
+
+
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Pass over the pauses of the library -> how long they would have been [s]."""
