@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.migration.planning import Plan as Plan
     from mltrack_tasks.migration.report import MigrationReport as MigrationReport
     from mltrack_tasks.models import ModelVersion as ModelVersion
+    from mltrack_tasks.pricing.figures import CostEstimate as CostEstimate
     from mltrack_tasks.promotions import Promotion as Promotion
     from mltrack_tasks.query import QueryResult as QueryResult
     from mltrack_tasks.receipts import Receipt as Receipt
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import delete_local_batch as delete_local_batch
     from mltrack_tasks.tasks import deprecate_version as deprecate_version
     from mltrack_tasks.tasks import download_model as download_model
+    from mltrack_tasks.tasks import estimate_costs as estimate_costs
     from mltrack_tasks.tasks import find_existing as find_existing
     from mltrack_tasks.tasks import find_runs_by_data as find_runs_by_data
     from mltrack_tasks.tasks import finish_migration as finish_migration
@@ -122,6 +124,7 @@ _HOMES = {
     "migration.planning": ("Plan",),
     "migration.report": ("MigrationReport",),
     "models": ("ModelVersion",),
+    "pricing.figures": ("CostEstimate",),
     "promotions": ("Promotion",),
     "query": ("QueryResult",),
     "registry.listing": ("ModelSummary",),
@@ -133,7 +136,7 @@ _HOMES = {
         *("plan_migration", "plan_restore", "restore_batch", "scan_source", "upload_batch"),
         *("verify_batch", "verify_batches", "write_manifests", "write_models"),
         *("verify_store", "heal_store", "collect_garbage", "remove_run", "apply_retention"),
-        "undo_collection",
+        *("undo_collection", "estimate_costs"),
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
         *("copy_model", "deprecate_version", "download_model", "list_models", "load_model"),

@@ -37,6 +37,8 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "lineage_graph",
             ),
             *("removals", "lineage_text", "filetree", "receipts", "migrations", "migrated", "plan"),
+            *("pricing", "pricing.prices", "pricing.bills", "pricing.tally", "pricing.lifecycle"),
+            *("pricing.whatif", "pricing.figures"),
         ),
     ),
     (
@@ -84,6 +86,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "stores.s3",
                 "stores.identity",
                 "stores.probe",
+                "stores.s3_inventory",
             ),
             *("localtree", "localtree.folders", "localtree.leftovers", "localtree.newfile"),
             *("localtree.reading", "localtree.scanning", "localtree.writing", "localtree.deleting"),
@@ -155,6 +158,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("collecting.plans", "collecting.planning", "collecting.batches", "collecting.sweeping"),
             *("collecting.collect", "collecting.removing", "collecting.retention", "collecting.retaining"),
             "collecting.undoing",
+            *("costs", "costs.owners", "costs.counting", "costs.estimate"),
         ),
     ),
     (
@@ -172,6 +176,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "tasks.admin",
                 "tasks.trust",
                 "tasks.cleaning",
+                "tasks.costs",
             ),
         ),
     ),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 
 from mltrack_tasks.migration.planning import Plan
 from mltrack_tasks.migration.registries import files_of_models
 from mltrack_tasks.plan import packs_of
+from mltrack_tasks.pricing.bills import request_cost, storage_cost
+from mltrack_tasks.pricing.prices import load_prices
 
-PUT_PRICE = 0.005 / 1_000
-"""[dollars] of a PUT or LIST; S3 Standard, us-east-1 (https://aws.amazon.com/s3/pricing/, requests)."""
-STORAGE_PRICE = 0.023 / 1024**3
-"""[dollars] of a byte for a month; S3 Standard, us-east-1, the first 50 TB (same page)."""
 REQUEST_TIME, WORKERS, LINE = 0.03, 8, 50e6
 """[s] of a small PUT to a bucket of the same region, how many at once, and [bytes/s] of the line: round
 figures, as nothing has been sent yet."""
@@ -19,7 +18,7 @@ figures, as nothing has been sent yet."""
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is to come. Money is dollars at the list prices of S3 Standard in us-east-1."""
+    """What is to come. Money is dollars at the prices of S3 Standard in us-east-1 (``load_prices``)."""
 
     requests: int
     request_cost: float
@@ -27,6 +26,7 @@ class Estimate:
     """Of the bytes that are new."""
     seconds: float
     """At 50 MB/s and 30 ms for a request."""
+    prices_as_of: date
 
     def __str__(self) -> str:
         return (
@@ -48,11 +48,13 @@ def estimate(plan: Plan) -> Estimate:
     # A batch: its record, its receipt, a look for deletions. A pack: a pin. A run: log entry, manifest, view.
     # A file of a model: a look, a pin, a copy. A version: its id, folder, record and what follows, an alias.
     requests = 6 + blobs + 3 * len(plan.batches) + 2 * packs + 3 * runs + 3 * files + 20 * versions
+    prices = load_prices()
     return Estimate(
         requests=requests,
-        request_cost=requests * PUT_PRICE,
-        monthly_cost=new * STORAGE_PRICE,
+        request_cost=float(request_cost(puts=requests, prices=prices)),
+        monthly_cost=float(storage_cost(size_bytes=max(new, 0), prices=prices)),
         seconds=requests * REQUEST_TIME / WORKERS + new / LINE,
+        prices_as_of=prices.as_of,
     )
 
 

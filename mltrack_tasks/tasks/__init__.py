@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from mltrack_tasks.tasks.admin import check_access
 from mltrack_tasks.tasks.cleaning import apply_retention, collect_garbage, remove_run, undo_collection
+from mltrack_tasks.tasks.costs import estimate_costs
 from mltrack_tasks.tasks.data import (
     forget_data,
     list_data,
@@ -68,6 +69,7 @@ __all__ = [
     "delete_local_batch",
     "deprecate_version",
     "download_model",
+    "estimate_costs",
     "find_existing",
     "find_runs_by_data",
     "finish_migration",
