@@ -9,14 +9,15 @@ from prefect import flow
 from pydantic import Field
 
 from mltrack_tasks import GarbageReport, tasks
+from mltrack_tasks.forms import OptionalText, StoreChoice, run_name
 
 
-@flow(name="mltrack-collect-garbage")
+@flow(name="mltrack-collect-garbage", flow_run_name=run_name("collect garbage"))
 def collect_garbage(
     grace_days: Annotated[float, Field(ge=1)] = 7,
     dry_run: bool = True,
-    plan: str | None = None,
-    store: str | None = None,
+    plan: OptionalText = None,
+    store: StoreChoice = None,
 ) -> GarbageReport:
     """Find the blobs that no record needs -> what they are; without the dry run they are deleted.
 
@@ -24,7 +25,7 @@ def collect_garbage(
         grace_days: Nothing younger than this is deleted.
         dry_run: Only make the plan, and show it.
         plan: Apply the plan of an earlier dry run; its digest stands in that run's artifact.
-        store: A block's name, `s3://bucket/prefix`, or a directory.
+        store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
     return tasks.collect_garbage(
         grace=timedelta(days=grace_days), dry_run=dry_run and plan is None, plan=plan, store=store

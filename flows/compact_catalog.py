@@ -5,14 +5,16 @@ from __future__ import annotations
 from prefect import flow
 
 from mltrack_tasks import CompactionReport, tasks
+from mltrack_tasks.forms import StoreChoice
 
 
-@flow(name="mltrack-compact-catalog")
-def compact_catalog(rebuild: bool = False, store: str | None = None) -> CompactionReport:
-    """Take up what was stored since the last time -> what was done.
+@flow(name="mltrack-compact-catalog", flow_run_name="compact catalogue")
+def compact_catalog(rebuild: bool = False, store: StoreChoice = None) -> CompactionReport:
+    """Take up what was stored since the last time -> what was done. Safe at any time, also beside itself.
 
-    Safe at any time, also beside itself. ``rebuild`` reads every manifest anew: after manifests were removed
-    or restored by hand.
+    Args:
+        rebuild: Read every manifest anew: after manifests were removed or restored by hand.
+        store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
     return tasks.compact_catalog(rebuild=rebuild, store=store)
 

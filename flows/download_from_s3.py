@@ -9,27 +9,28 @@ from prefect import flow
 
 from mltrack_tasks import RestoreReport, tasks
 from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.forms import OptionalText, RequestsInFlight, StoreChoice
 from mltrack_tasks.resolve import store_with
 from mltrack_tasks.transfers import check_target, render_restore
 
 
-@flow(name="mltrack-download-from-s3")
+@flow(name="mltrack-download-from-s3", flow_run_name="restore to {local_path}")
 def download_from_s3(
     local_path: str = "./mltrack_backup",
-    s3_bucket: str | None = None,
-    s3_prefix: str | None = None,
+    s3_bucket: OptionalText = None,
+    s3_prefix: OptionalText = None,
     run_ids: list[str] | None = None,
-    project: str | None = None,
-    model: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    migration: str | None = None,
+    project: OptionalText = None,
+    model: OptionalText = None,
+    since: OptionalText = None,
+    until: OptionalText = None,
+    migration: OptionalText = None,
     layout: Literal["files", "store"] = "files",
     overwrite: bool = False,
     repoint_artifacts: bool = False,
     allow_container: bool = False,
-    max_workers: int | None = None,
-    store: str | None = None,
+    max_workers: RequestsInFlight | None = None,
+    store: StoreChoice = None,
 ) -> RestoreReport:
     """Write what a store holds into a folder -> what was written; run again, only what is missing.
 
@@ -49,7 +50,7 @@ def download_from_s3(
             as it is stored, so a later restore into this folder needs `overwrite`.
         allow_container: Write into a container's own file system, which goes when it ends.
         max_workers: Requests in flight; by default the store's.
-        store: A block's name, `s3://bucket/prefix`, or a directory.
+        store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
     began = time.monotonic()
     if repoint_artifacts and layout == "store":

@@ -8,17 +8,18 @@ from prefect import flow
 from pydantic import Field
 
 from mltrack_tasks import CostEstimate, tasks
+from mltrack_tasks.forms import OptionalText, StoreChoice
 
 
-@flow(name="mltrack-estimate-costs")
+@flow(name="mltrack-estimate-costs", flow_run_name="estimate costs")
 def estimate_costs(
-    region: str | None = None,
+    region: OptionalText = None,
     lifecycle: dict[str, Any] | None = None,
     monthly_puts: Annotated[int, Field(ge=0)] = 0,
     monthly_gets: Annotated[int, Field(ge=0)] = 0,
     monthly_read_bytes: Annotated[int, Field(ge=0)] = 0,
-    prices: str | None = None,
-    store: str | None = None,
+    prices: OptionalText = None,
+    store: StoreChoice = None,
 ) -> CostEstimate:
     """Estimate what the store costs in a month, for which projects, and what it would cost otherwise.
 
@@ -29,7 +30,7 @@ def estimate_costs(
         monthly_gets: GET and HEAD requests of a month.
         monthly_read_bytes: Bytes that are read in a month; some storage classes ask for them.
         prices: A price file on the worker, instead of the one that `MLTRACK_PRICES` names.
-        store: A block's name, `s3://bucket/prefix`, or a directory.
+        store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
     return tasks.estimate_costs(
         region=region,

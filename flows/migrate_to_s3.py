@@ -7,31 +7,34 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Annotated
 
 from prefect import flow
+from pydantic import Field
 
 from mltrack_tasks import MigrationReport, tasks
+from mltrack_tasks.forms import OptionalText, RequestsInFlight, StoreChoice, run_name
 from mltrack_tasks.resolve import store_with
 from mltrack_tasks.transfers import Outcome, Transfer, age_of, render_migration, shown_if_stopped
 
 
-@flow(name="mltrack-migrate-to-s3")
+@flow(name="mltrack-migrate-to-s3", flow_run_name=run_name("migrate {local_path}"))
 def migrate_to_s3(
     local_path: str = "./mlruns",
-    s3_bucket: str | None = None,
-    s3_prefix: str | None = None,
+    s3_bucket: OptionalText = None,
+    s3_prefix: OptionalText = None,
     delete_after_upload: bool = False,
     dry_run: bool = False,
-    backend_db: str | None = None,
-    name: str | None = None,
-    run_id: str | None = None,
+    backend_db: OptionalText = None,
+    name: OptionalText = None,
+    run_id: OptionalText = None,
     include: list[str] | None = None,
     exclude: list[str] | None = None,
     pack_small_files: bool = True,
-    min_age_minutes: float = 60,
+    min_age_minutes: Annotated[float, Field(ge=0)] = 60,
     allow_empty: bool = False,
-    max_workers: int | None = None,
-    store: str | None = None,
+    max_workers: RequestsInFlight | None = None,
+    store: StoreChoice = None,
 ) -> MigrationReport:
     """Store a folder with its runs -> what was done; run again, only what has changed.
 
@@ -50,7 +53,7 @@ def migrate_to_s3(
         min_age_minutes: With delete_after_upload, how long a run must have been unchanged.
         allow_empty: Accept a folder without files.
         max_workers: Requests in flight; by default the store's.
-        store: A block's name, `s3://bucket/prefix`, or a directory.
+        store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
     began = time.monotonic()
     age = age_of(min_age_minutes) if delete_after_upload else None

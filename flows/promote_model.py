@@ -13,6 +13,7 @@ from pydantic import Field
 
 from mltrack_tasks import ModelVersion, Promotion, tasks
 from mltrack_tasks.errors import InvalidInputError, NotFoundError
+from mltrack_tasks.forms import OptionalText, StoreChoice
 from mltrack_tasks.tasks.registry import Gate, check_promotion
 
 
@@ -24,16 +25,16 @@ class Approval(RunInput):
     comment: str | None = Field(default=None, description="Why.")
 
 
-@flow(name="mltrack-promote-model")
+@flow(name="mltrack-promote-model", flow_run_name="promote {model_name} {version} to {alias}")
 def promote_model(
-    model_name: str,
-    version: str = "latest",
-    alias: str = "production",
+    model_name: Annotated[str, Field(min_length=1)],
+    version: Annotated[str, Field(min_length=1)] = "latest",
+    alias: Annotated[str, Field(min_length=1)] = "production",
     gates: tuple[Gate, ...] = (),
-    reason: str | None = None,
+    reason: OptionalText = None,
     approval: bool = False,
     approval_timeout_minutes: Annotated[float, Field(gt=0, le=525_600)] = 60,
-    store: str | None = None,
+    store: StoreChoice = None,
 ) -> Promotion:
     """Move an alias to a version whose gates pass.
 
@@ -46,7 +47,7 @@ def promote_model(
         approval: Wait for a person, who is shown the version, its tree digest and what it replaces. If the
             alias is moved before the answer, the answer is to another question, and nothing is promoted.
         approval_timeout_minutes: How long to wait, a year at most.
-        store: A block's name, `s3://bucket/prefix`, or a directory.
+        store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
     # Nobody is to be asked for what could not be carried out.
     check_promotion(alias, gates)
@@ -76,7 +77,7 @@ def promote_model(
     )
 
 
-def _standing(model_name: str, alias: str, store: str | None) -> str | None:
+def _standing(model_name: str, alias: str, store: StoreChoice) -> str | None:
     try:
         # Not as a task run: that of a first promotion would fail for all to see.
         return tasks.resolve_model.fn(model_name, alias, store=store).version

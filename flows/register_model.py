@@ -7,22 +7,23 @@ from typing import Any
 from prefect import flow
 
 from mltrack_tasks import ModelVersion, tasks
+from mltrack_tasks.forms import OptionalText, StoreChoice
 
 
-@flow(name="mltrack-register-model")
+@flow(name="mltrack-register-model", flow_run_name="register {model_name}")
 def register_model(
-    run_id: str | None,
+    run_id: OptionalText,
     model_name: str,
     model_path: str = "model",
-    description: str | None = None,
+    description: OptionalText = None,
     tags: dict[str, Any] | None = None,
     metadata: dict[str, Any] | None = None,
     metrics: dict[str, float] | None = None,
     params: dict[str, Any] | None = None,
     training_data: dict[str, str] | None = None,
     materialize: bool | None = None,
-    tracking_uri: str | None = None,
-    store: str | None = None,
+    tracking_uri: OptionalText = None,
+    store: StoreChoice = None,
 ) -> ModelVersion:
     """Register the files of a model as a version; the same files again are the same version.
 
@@ -38,7 +39,7 @@ def register_model(
         training_data: What it was trained on: names with refs (`sha256:....parquet`).
         materialize: Make real files under their own names; by default up to 1 GiB.
         tracking_uri: Address of MLflow's tracking server or folder.
-        store: A block's name, `s3://bucket/prefix`, or a directory.
+        store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
     return tasks.register_model(
         run_id,

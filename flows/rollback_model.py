@@ -5,15 +5,16 @@ from __future__ import annotations
 from prefect import flow
 
 from mltrack_tasks import Promotion, tasks
+from mltrack_tasks.forms import OptionalText, StoreChoice
 
 
-@flow(name="mltrack-rollback-model")
+@flow(name="mltrack-rollback-model", flow_run_name="roll back {alias} of {model_name}")
 def rollback_model(
     model_name: str,
     alias: str = "production",
-    to: str | None = None,
-    reason: str | None = None,
-    store: str | None = None,
+    to: OptionalText = None,
+    reason: OptionalText = None,
+    store: StoreChoice = None,
 ) -> Promotion:
     """Move an alias back to the version before, or to one that it stood for.
 
@@ -22,6 +23,6 @@ def rollback_model(
         alias: The alias to move.
         to: A version that it stood for; by default the one before.
         reason: Why; it is kept.
-        store: A block's name, `s3://bucket/prefix`, or a directory.
+        store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
     return tasks.rollback_model(model_name, alias, to=to, reason=reason, store=store)

@@ -7,16 +7,17 @@ from typing import Literal
 from prefect import flow
 
 from mltrack_tasks import VerifyReport, tasks
+from mltrack_tasks.forms import OptionalText, StoreChoice
 
 
-@flow(name="mltrack-verify-store")
+@flow(name="mltrack-verify-store", flow_run_name="verify store, {level}")
 def verify_store(
     level: Literal["structure", "attested", "read"] = "structure",
-    part: str | None = None,
-    since: str | None = None,
+    part: OptionalText = None,
+    since: OptionalText = None,
     resume: bool = True,
     keep: bool = True,
-    store: str | None = None,
+    store: StoreChoice = None,
 ) -> VerifyReport:
     """Look whether all is there and is what it says -> what was found; fails when something is wrong.
 
@@ -29,7 +30,7 @@ def verify_store(
             asked again.
         resume: Go on with the same audit if it was stopped.
         keep: Keep what is found in the store; without it nothing is written, and nothing can go on.
-        store: A block's name, `s3://bucket/prefix`, or a directory.
+        store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
     found = tasks.verify_store(level=level, part=part, since=since, resume=resume, keep=keep, store=store)
     found.require_ok()

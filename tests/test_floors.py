@@ -165,7 +165,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         "4 Prefect",
         frozenset({"prefect", "prefect_aws", "pydantic", "httpx"}),
         (
-            *("credentials", "blocks", "resolve", "tasking", "artifacts", "transfers", "capturing"),
+            *("credentials", "blocks", "resolve", "tasking", "artifacts", "transfers", "capturing", "forms"),
             *("calls", "promotiontext", "promoted", "transactions", "tasks.registry"),
             *(
                 "tasks",
@@ -352,7 +352,7 @@ def test_flows_hold_no_work_of_their_own(path: Path) -> None:
             assert found.target in allowed, f"{path.name}, line {found.line}: {found.target}"
 
 
-SOURCES = [*map(_path_of, MODULES), *FLOW_FILES]
+SOURCES = [*map(_path_of, MODULES), *FLOW_FILES, *sorted((ROOT / "deployments").glob("*.py"))]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -21,7 +21,7 @@ import pytest
 import mltrack_tasks
 
 ROOT = Path(__file__).parent.parent
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "mltrack_tasks", "flows")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "mltrack_tasks", "flows", "deployments")
 HEAVY = ("boto3", "botocore", "duckdb", "mlflow", "numpy", "obstore", "pandas", "prefect", "pyarrow")
 
 
@@ -63,7 +63,13 @@ def modules(folder: str, package: str) -> set[str]:
 def test_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     found = {name for name in wheel.namelist() if ".dist-info/" not in name}
     wanted = modules("mltrack_tasks", "mltrack_tasks") | modules("flows", "mltrack_flows")
-    assert found == wanted | {"mltrack_tasks/py.typed"}
+    wanted |= modules("deployments", "mltrack_deployments")
+    data = ("prefect.yaml", "requirements.txt", "bootstrap.example.toml")
+    assert found == wanted | {"mltrack_tasks/py.typed", *(f"mltrack_deployments/{name}" for name in data)}
+
+
+def test_the_deployments_of_the_wheel_are_those_of_the_checkout(wheel: zipfile.ZipFile) -> None:
+    assert wheel.read("mltrack_deployments/prefect.yaml") == (ROOT / "prefect.yaml").read_bytes()
 
 
 def test_wheel_names_its_blocks_and_licence(wheel: zipfile.ZipFile) -> None:
