@@ -64,8 +64,9 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> No
     found = {name for name in wheel.namelist() if ".dist-info/" not in name}
     wanted = modules("mltrack_tasks", "mltrack_tasks") | modules("flows", "mltrack_flows")
     wanted |= modules("deployments", "mltrack_deployments")
+    wanted |= {"mltrack_tasks/py.typed", "mltrack_tasks/pricing/prices.toml"}
     data = ("prefect.yaml", "requirements.txt", "bootstrap.example.toml")
-    assert found == wanted | {"mltrack_tasks/py.typed", *(f"mltrack_deployments/{name}" for name in data)}
+    assert found == wanted | {f"mltrack_deployments/{name}" for name in data}
 
 
 def test_the_deployments_of_the_wheel_are_those_of_the_checkout(wheel: zipfile.ZipFile) -> None:
