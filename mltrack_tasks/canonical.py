@@ -25,6 +25,7 @@ MAX_DEPTH = 100
 _MAX_PLAIN_DEPTH = MAX_DEPTH + 20
 """Nesting allowed in plain JSON: a value, its escapes, and the record around it."""
 
+_SMALL = 2**63
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -88,6 +89,8 @@ def escape(value: Any, *, what: str = "value", depth: int = 0) -> Any:
     if kind is str:
         return _encodable(value, what)
     if kind is list:
+        if depth < MAX_DEPTH and all(map(_is_as_it_is, value)):
+            return value.copy()
         return [escape(v, what=f"{what}[{i}]", depth=depth + 1) for i, v in enumerate(value)]
     if kind is dict:
         return dict(_escape_items(value, what, depth))
@@ -119,11 +122,24 @@ def _escape_items(value: dict[Any, Any], what: str, depth: int) -> Iterable[tupl
                 f"{what} has the key {key!r} of type {_type_name(type(key))}: JSON keys are strings, and "
                 f"{key!r} would come back as {str(key)!r}. Use string keys."
             )
-        _encodable(key, f"a key of {what}")
-        yield (
-            ("$" + key if key.startswith("$") else key),
-            escape(item, what=f"{what}[{key!r}]", depth=depth + 1),
-        )
+        if not key.isascii():
+            _encodable(key, f"a key of {what}")
+        if depth >= MAX_DEPTH or not _is_as_it_is(item):
+            item = escape(item, what=f"{what}[{key!r}]", depth=depth + 1)
+        yield ("$" + key if key.startswith("$") else key), item
+
+
+def _is_as_it_is(value: Any) -> bool:
+    """Whether plain JSON spells a value as it is, as it does nearly all: those need no name for messages."""
+    kind = type(value)
+    plain: bool = value is None or kind is bool
+    if kind is str:
+        plain = value.isascii()
+    elif kind is float:
+        plain = math.isfinite(value)
+    elif kind is int:
+        plain = -_SMALL < value < _SMALL
+    return plain
 
 
 def _written(value: Any, what: str) -> Any:

@@ -75,6 +75,11 @@ class Entries(Sequence[Entry]):
         return f"<{len(self._items):,} entries>"
 
 
+def with_digest(entry: Entry, digest: str) -> Entry:
+    """Give an entry another digest, several times faster than ``_replace`` does."""
+    return Entry(*entry[:6], digest, *entry[7:])
+
+
 def in_order(entries: Iterable[Entry]) -> list[Entry]:
     """Sort by the bytes of the paths."""
     return sorted(entries, key=lambda entry: sort_key(entry.path))

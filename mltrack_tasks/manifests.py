@@ -6,14 +6,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from mltrack_tasks import events, layout, provenance
 from mltrack_tasks.errors import ConflictError, IntegrityError
 from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.fields import parse_time
 from mltrack_tasks.parallel import run_all
-from mltrack_tasks.records import RunManifest
+from mltrack_tasks.records import Record, RunManifest
 from mltrack_tasks.recordstore import create_record, ensure, read_record, same_content
 from mltrack_tasks.stores.base import Store
 
@@ -21,38 +21,53 @@ LONG_SLEEP = 86_400.0
 """[s] between log entry and manifest (a laptop was shut) after which the entry is made sure of again."""
 
 
+class StoredRevision(NamedTuple):
+    """What is stored of a run now: one revision, and whether this call wrote it."""
+
+    record: Record
+    revision: int
+    created: bool
+
+
 def write_manifest(store: Store, manifest: RunManifest, *, revise: bool, observe: Observe) -> RunManifest:
+    """Write a manifest as ``write_revision`` does -> what is stored, as a reader gets it."""
+    stored = write_revision(store, manifest, revise=revise, origin=provenance.of_run(), observe=observe)
+    what = _name(store, manifest.run_id, stored.revision)
+    read = RunManifest.from_record(stored.record, revision=stored.revision, what=what)
+    return replace(read, created=stored.created)
+
+
+def write_revision(
+    store: Store, manifest: RunManifest, *, revise: bool, origin: Mapping[str, Any], observe: Observe
+) -> StoredRevision:
     """Write a manifest as the first revision, or with ``revise`` as the next -> what is stored.
 
     The same manifest again is success (``created=False``): as the current revision, as an older one that this
     very task run wrote before it was interrupted, or without ``revise`` as the first, whoever wrote it.
-    Otherwise, without ``revise``, ConflictError.
+    Otherwise, without ``revise``, ConflictError. ``origin`` is the provenance of this moment.
     """
-    content, origin = manifest.to_content(), provenance.of_run()
-    revision = 1
+    run_id, content, revision = manifest.run_id, manifest.to_content(), 1
     if revise:
-        revision = _own_revision(store, manifest.run_id, content, origin) or (
-            latest_revision(store, manifest.run_id) + 1
-        )
+        own = _own_revision(store, run_id, content, origin)
+        revision = own or latest_revision(store, run_id) + 1
     while True:
         try:
-            stored = _write_revision(store, manifest.run_id, revision, content, origin)
+            stored = _write_revision(store, run_id, revision, content, origin)
         except ConflictError:
-            own = _own_revision(store, manifest.run_id, content, origin)
+            own = _own_revision(store, run_id, content, origin)
             if own is None and not revise:
                 raise
             revision = own or revision + 1  # another writer took the number: ours comes after it
             continue
-        if stored.created or latest_revision(store, manifest.run_id) == stored.revision:
-            _write_views(store, stored)
-        observe(Event(events.RUN_STORED, stored.run_id, {"revision": revision, "created": stored.created}))
+        if stored.created or latest_revision(store, run_id) == stored.revision:
+            _write_views(store, replace(manifest, provenance=stored.record.provenance))
+        observe(Event(events.RUN_STORED, run_id, {"revision": revision, "created": stored.created}))
         return stored
 
 
 def read_manifest(store: Store, run_id: str, revision: int) -> RunManifest:
     """Read one revision. IntegrityError if the record there is of another run."""
-    key = layout.manifest_key(run_id, revision)
-    what = f"{key} in {store.location}"
+    key, what = layout.manifest_key(run_id, revision), _name(store, run_id, revision)
     manifest = RunManifest.from_record(read_record(store, key), revision=revision, what=what)
     if manifest.run_id != run_id:
         raise IntegrityError(
@@ -93,7 +108,7 @@ def view_value(manifest: RunManifest, mode: str) -> str:
 
 def _write_revision(
     store: Store, run_id: str, revision: int, content: Mapping[str, Any], origin: Mapping[str, Any]
-) -> RunManifest:
+) -> StoredRevision:
     """Log entry, then record: the order is the transaction."""
     entry, began = layout.log_key(parse_time(origin["at"], "the time"), run_id, revision), time.time()
     ensure(store, entry)
@@ -101,8 +116,7 @@ def _write_revision(
     record, created = create_record(store, key, content, what=f"The run {run_id!r}", origin=origin)
     if time.time() - began > LONG_SLEEP:
         ensure(store, entry)  # a compaction may have taken it for that of a writer that died
-    what = f"{key} in {store.location}"
-    return replace(RunManifest.from_record(record, revision=revision, what=what), created=created)
+    return StoredRevision(record, revision, created)
 
 
 def _own_revision(
@@ -130,3 +144,8 @@ def _write_views(store: Store, manifest: RunManifest) -> None:
         if mode != "flat"
     ]
     run_all([partial(ensure, store, key) for key in keys], store.max_workers)
+
+
+def _name(store: Store, run_id: str, revision: int) -> str:
+    """Name a revision's record in messages."""
+    return f"{layout.manifest_key(run_id, revision)} in {store.location}"

@@ -26,6 +26,8 @@ def sort_key(path: str) -> bytes:
 
 def spell(text: str) -> Any:
     """Spell what ``os.fsdecode`` gave -> JSON: text, or ``{"base64": ...}`` where it is not UTF-8."""
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

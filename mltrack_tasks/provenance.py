@@ -53,6 +53,11 @@ def of_run() -> dict[str, Any]:
     return {**found, "versions": {**codeversion.library_versions(), **found["versions"]}}
 
 
+def at_this_moment(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Take over what ``of_run`` said a moment ago, for the next of many records: all but the time holds."""
+    return {**described, "at": format_time(datetime.now(UTC))}
+
+
 @cache
 def library_version() -> str:
     """Version of this library, or ``unknown`` when it runs from a folder that was never installed."""

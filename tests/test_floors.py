@@ -89,7 +89,8 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "stores.s3_inventory",
             ),
             *("localtree", "localtree.folders", "localtree.leftovers", "localtree.newfile"),
-            *("localtree.reading", "localtree.scanning", "localtree.writing", "localtree.deleting"),
+            *("localtree.reading", "localtree.scanning", "localtree.together", "localtree.writing"),
+            "localtree.deleting",
         ),
     ),
     (

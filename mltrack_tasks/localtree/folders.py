@@ -66,12 +66,13 @@ class Folders:
 
     def get(self, path: str) -> Folder:
         """Open the folder ``path`` (``""``: the root), or find it among those that are open."""
-        return self._kept_at(path, self._is_still) or self._walk(path, step, self._is_still)
+        return self._kept_at(path, self.is_still) or self._walk(path, step, self.is_still)
 
     def below(self, path: str) -> Folder:
-        """Open the folder ``path`` as ``get`` does, without a look at whether those above are still there.
+        """Open the folder ``path`` as ``get`` does, without a look at whether what is open is still there.
 
-        For whoever goes through the whole tree after ``close``, however long the paths are.
+        For whoever goes through the whole tree after ``close``, however long the paths are, or asks
+        ``is_still`` when all is done.
         """
         return self._walk(path, step, _trust)
 
@@ -87,7 +88,17 @@ class Folders:
         try:
             return self.get(path)
         except FileNotFoundError:
-            return self._walk(path, _step_or_make, self._is_still)
+            return self._walk(path, _step_or_make, self.is_still)
+
+    def is_still(self, path: str, folder: Folder) -> bool:
+        """Whether the path still leads to the folder: somebody may have moved it, or put a link there."""
+        if not path:
+            return True  # the root is what it was when it was opened
+        try:
+            found = os.stat(path, dir_fd=self.root.descriptor, follow_symlinks=False)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == folder.identity
 
     def _walk(self, path: str, go: _Step, check: _Check) -> Folder:
         """Go down to ``path`` from the nearest folder above it that is open."""
@@ -113,14 +124,6 @@ class Folders:
             self._kept[path] = folder
             if len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]
-
-    def _is_still(self, path: str, folder: Folder) -> bool:
-        """Whether the path still leads to the folder: somebody may have moved it, or put a link there."""
-        try:
-            found = os.stat(path, dir_fd=self.root.descriptor, follow_symlinks=False)
-        except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == folder.identity
 
 
 def _trust(path: str, folder: Folder) -> bool:

@@ -19,19 +19,27 @@ _CHUNK = 1024 * 1024
 
 def read(folders: Folders, entry: Entry) -> bytes:
     """Read a whole file, if it is the one that ``entry`` describes before and after."""
+    above, name = split(entry.path)
     try:
-        descriptor = open_in(folders, entry.path)
-        try:
-            if not _is_same(entry, os.fstat(descriptor)):
-                raise _changed(folders, entry.path)
-            body = _read_all(descriptor, entry.size)
-            if len(body) != entry.size or not _is_same(entry, os.fstat(descriptor)):
-                raise _changed(folders, entry.path)
-            return body
-        finally:
-            os.close(descriptor)
+        folder = folders.get(above)
+        body = read_in(folder.descriptor, name, entry)
     except OSError as error:
         _fail(error, folders, entry.path)
+    if body is None:
+        raise _changed(folders, entry.path)
+    return body
+
+
+def read_in(folder: int, name: str, entry: Entry) -> bytes | None:
+    """Read a whole file of an open folder; None if it is another than ``entry`` says, before or after."""
+    descriptor = os.open(name, READ, dir_fd=folder)
+    try:
+        if not _is_same(entry, os.fstat(descriptor)):
+            return None
+        body = _read_all(descriptor, entry.size)
+        return body if len(body) == entry.size and _is_same(entry, os.fstat(descriptor)) else None
+    finally:
+        os.close(descriptor)
 
 
 def open_file(folders: Folders, path: str) -> BinaryIO:

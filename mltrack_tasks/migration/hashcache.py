@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from mltrack_tasks import events
-from mltrack_tasks.filetree import Entry
+from mltrack_tasks.filetree import Entry, with_digest
 from mltrack_tasks.paths import sort_key
 
 CACHE_VARIABLE = "MLTRACK_CACHE_DIR"
@@ -137,4 +137,4 @@ def _with_digest(entry: Entry, known: tuple[int, int, int, int, bytes] | None) -
     stamp = (entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode)
     if known is None or known[:4] != stamp or not isinstance(known[4], bytes) or len(known[4]) != 32:
         return entry
-    return entry._replace(digest=known[4].hex())
+    return with_digest(entry, known[4].hex())

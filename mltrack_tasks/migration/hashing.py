@@ -11,7 +11,7 @@ from mltrack_tasks import events
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import MLTrackError
 from mltrack_tasks.events import Event, Observe
-from mltrack_tasks.filetree import FILE, Entry
+from mltrack_tasks.filetree import FILE, Entry, with_digest
 from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.origin import SourceTree
 from mltrack_tasks.parallel import map_ordered
@@ -90,6 +90,15 @@ def open_large(tree: SourceTree, entry: Entry) -> tuple[FileSource, BinaryIO]:
     return source, file
 
 
+def checked(entry: Entry, body: bytes | MLTrackError) -> bytes:
+    """Admit what was read of a file whose digest is known; SourceChangedError if it is of another one."""
+    if isinstance(body, MLTrackError):
+        raise body
+    if entry.digest and sha256_hex(body) != entry.digest:
+        raise changed(entry.path)
+    return body
+
+
 class _Read(NamedTuple):
     """An entry with its digest, and the bytes if they are few."""
 
@@ -104,7 +113,9 @@ def _read_missing(
     small = [entry for entry in missing if entry.size <= IN_THREADS_ABOVE]
     large = [entry for entry in missing if entry.size > IN_THREADS_ABOVE]
     answers = map_ordered(partial(_hashed, tree), large, _WORKERS) if large else iter(())
-    found = {entry.path: _hashed(tree, entry) for entry in small}
+    found = {
+        entry.path: _digested(entry, body) for entry, body in zip(small, tree.read_all(small), strict=True)
+    }
     found.update({entry.path: answer for entry, answer in zip(large, answers, strict=True)})
     return found
 
@@ -114,9 +125,14 @@ def _hashed(tree: SourceTree, entry: Entry) -> _Read | MLTrackError:
         if entry.size > DEFER_ABOVE:
             source, file = open_large(tree, entry)
             file.close()
-            return _Read(entry._replace(digest=source.digest))
-        body = tree.read(entry)
-        kept = body if entry.size <= INLINE_LIMIT else None
-        return _Read(entry._replace(digest=sha256_hex(body)), kept)
+            return _Read(with_digest(entry, source.digest))
+        return _digested(entry, tree.read(entry))
     except MLTrackError as error:
         return error
+
+
+def _digested(entry: Entry, body: bytes | MLTrackError) -> _Read | MLTrackError:
+    if isinstance(body, MLTrackError):
+        return body
+    kept = body if entry.size <= INLINE_LIMIT else None
+    return _Read(with_digest(entry, sha256_hex(body)), kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mltrack_tasks import events, layout
@@ -17,7 +17,8 @@ from mltrack_tasks.mlflowdata.history import history_frame
 MAX_POINTS = 2_000
 """Points of metrics that stand in the manifest; of more, the history is a table beside it."""
 
-Read = Callable[[Entry], bytes]
+Read = Callable[[Sequence[Entry]], dict[str, bytes]]
+"""Files -> path -> bytes."""
 
 
 class Experiments:
@@ -37,7 +38,8 @@ class Experiments:
 
     def _load(self, folder: str) -> tuple[Experiment | None, Datasets]:
         cut = len(folder) + 1 if folder else 0
-        files = {entry.path[cut:]: self._read(entry) for entry in self._around.get(folder, ())}
+        bodies = self._read(self._around.get(folder, ()))
+        files = {path[cut:]: body for path, body in bodies.items()}
         inputs = {path[9:]: body for path, body in files.items() if path.startswith("datasets/")}
         what = f"The experiment {folder!r}"
         datasets = Datasets(inputs, what=what)
@@ -54,11 +56,11 @@ def surrounds(path: str, experiment: str) -> bool:
     return inside == "meta.yaml" or inside.startswith(("tags/", "datasets/"))
 
 
-def speaks(path: str, group: RunGroup) -> bool:
-    """Whether a file of a run says something about it, rather than being one of its artifacts."""
-    folder = group.folders[0]
-    inside = path[len(folder) + 1 :] if folder else path
-    return path.startswith(f"{folder}/" if folder else "") and not inside.startswith("artifacts/")
+def speaking(paths: Iterable[str], group: RunGroup) -> list[str]:
+    """Choose the files of a run that say something about it, rather than being one of its artifacts."""
+    folder = f"{group.folders[0]}/" if group.folders[0] else ""
+    artifacts = f"{folder}artifacts/"
+    return [path for path in paths if path.startswith(folder) and not path.startswith(artifacts)]
 
 
 def facts_of(group: RunGroup, files: Mapping[str, bytes], experiments: Experiments) -> RunFacts | None:

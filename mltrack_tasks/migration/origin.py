@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from mltrack_tasks.errors import SourceChangedError
+from mltrack_tasks.errors import MLTrackError, SourceChangedError
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.filetree import Entry
 from mltrack_tasks.localtree import LocalTree, Scanned
@@ -58,13 +58,26 @@ class SourceTree:
         with _opened(copy) as file:
             return file.read()
 
-    def require_unchanged(self, entry: Entry) -> None:
+    def read_all(self, entries: Sequence[Entry]) -> Iterator[bytes | MLTrackError]:
+        """Read whole files that a scan found -> for each, in their order, its bytes or what ``read`` raises.
+
+        Those of one folder should follow each other.
+        """
+        if self._copies.keys().isdisjoint(entry.path for entry in entries):
+            return self._tree.read_all(entries)
+        return map(self._body_or_error, entries)
+
+    def require_unchanged(self, entries: Sequence[Entry]) -> None:
         """Raise SourceChangedError if a file that was read is another by now, as far as its times tell."""
-        if entry.path in self._copies:
-            return
-        now = self._tree.stat(entry.path)
-        if now is None or now._replace(digest=entry.digest) != entry:
-            raise _changed(entry)
+        changed = self._tree.find_changed([entry for entry in entries if entry.path not in self._copies])
+        if changed is not None:
+            raise _changed(changed)
+
+    def _body_or_error(self, entry: Entry) -> bytes | MLTrackError:
+        try:
+            return self.read(entry)
+        except MLTrackError as error:
+            return error
 
     def open(self, entry: Entry) -> BinaryIO:
         """Open a file that a scan found, unbuffered; SourceChangedError if it is another by now."""

@@ -7,18 +7,17 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mltrack_tasks import events, layout
+from mltrack_tasks import events, layout, provenance
 from mltrack_tasks.content import writer_of
 from mltrack_tasks.deletions import hold
-from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import ConflictError, SourceChangedError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.filetree import FILE, Entry
-from mltrack_tasks.manifests import latest_revision, read_manifest, write_manifest
+from mltrack_tasks.manifests import StoredRevision, latest_revision, read_manifest, write_revision
 from mltrack_tasks.migrated import FIELD, MAX_ROWS, MigratedFiles, of_run
 from mltrack_tasks.migration.groups import DIRECTORY, MLFLOW, RunGroup
-from mltrack_tasks.migration.hashing import Failed
-from mltrack_tasks.migration.mlflowruns import Experiments, described, facts_of, speaks
+from mltrack_tasks.migration.hashing import Failed, checked
+from mltrack_tasks.migration.mlflowruns import Experiments, Read, described, facts_of, speaking
 from mltrack_tasks.migration.origin import Origin, SourceTree
 from mltrack_tasks.migration.state import OvertakenError, latest_number
 from mltrack_tasks.migrations import MigratedRun
@@ -26,7 +25,6 @@ from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.plan import inlined
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.records import RunManifest
-from mltrack_tasks.sources import changed
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.treeparts import write_tree
 
@@ -119,10 +117,11 @@ class _Maker:
     """Makes the manifests of one folder's runs, and writes them in several threads."""
 
     def __init__(
-        self, store: Store, read: Any, experiments: Experiments, migration: str, number: int
+        self, store: Store, read: Read, experiments: Experiments, migration: str, number: int
     ) -> None:
         self._store, self._read, self._experiments = store, read, experiments
         self._migration, self._number = migration, number
+        self._origin = provenance.of_run()
 
     def prepare(self, work: RunWork) -> _Prepared | Failed:
         """Read what a run's manifest is made of."""
@@ -142,22 +141,26 @@ class _Maker:
             raise
         except ConflictError as error:
             return _failed(work, error)
-        return MigratedRun(stored.run_id, stored.revision, work.signature, work.group.folders)
+        return MigratedRun(work.group.run_id, stored.revision, work.signature, work.group.folders)
 
-    def _stored(self, manifest: RunManifest, known: int) -> RunManifest:
+    def _stored(self, manifest: RunManifest, known: int) -> StoredRevision:
         run_id = manifest.run_id
         if known:
             self._require_ours(self._current(run_id), manifest, known)
         try:
-            stored = write_manifest(self._store, manifest, revise=known > 0, observe=_ignore)
+            stored = self._put(manifest, revise=known > 0)
             if stored.created or latest_revision(self._store, run_id) == stored.revision:
                 return stored
             # What calls that died have written since is not the current state of the folder.
             self._require_ours(self._current(run_id), manifest, known)
-            return write_manifest(self._store, manifest, revise=True, observe=_ignore)
+            return self._put(manifest, revise=True)
         except ConflictError:
             self._require_ours(self._current(run_id), manifest, known)
-            return write_manifest(self._store, manifest, revise=True, observe=_ignore)
+            return self._put(manifest, revise=True)
+
+    def _put(self, manifest: RunManifest, *, revise: bool) -> StoredRevision:
+        origin = provenance.at_this_moment(self._origin)
+        return write_revision(self._store, manifest, revise=revise, origin=origin, observe=_ignore)
 
     def _current(self, run_id: str) -> RunManifest | None:
         latest = latest_revision(self._store, run_id)
@@ -184,8 +187,8 @@ class _Maker:
         inline = inlined(entries)
         wanted = {e.path for e in inline.values()}
         if group.kind == MLFLOW and group.facts is None:
-            wanted |= {e.path for e in entries if e.kind == FILE and speaks(e.path, group)}
-        bodies = {e.path: self._read(e) for e in entries if e.path in wanted}
+            wanted.update(speaking((e.path for e in entries if e.kind == FILE), group))
+        bodies = self._read([e for e in entries if e.path in wanted])
         fields, beyond, data = self._described(group, bodies)
         many = len(entries) > MAX_ROWS
         files = MigratedFiles(
@@ -208,7 +211,7 @@ class _Maker:
             return {"storage_modes": ("flat",)}, {}, {}
         facts = group.facts
         if facts is None:
-            spoken = {path: body for path, body in bodies.items() if speaks(path, group)}
+            spoken = {path: bodies[path] for path in speaking(bodies, group)}
             facts = facts_of(group, spoken, self._experiments)
         if facts is None:
             return {"storage_modes": ("flat",)}, {}, {}
@@ -224,16 +227,13 @@ def _failed(work: RunWork, error: Exception) -> Failed:
     return Failed((*work.group.folders, "")[0] or work.group.run_id, str(error))
 
 
-def _read(tree: SourceTree, bodies: Mapping[str, bytes], entry: Entry) -> bytes:
-    """Give the bytes of a file; those that were read before only if it is unchanged."""
-    known = bodies.get(entry.digest)
-    if known is not None:
-        tree.require_unchanged(entry)
-        return known
-    body = tree.read(entry)
-    if sha256_hex(body) != entry.digest:
-        raise changed(entry.path)
-    return body
+def _read(tree: SourceTree, bodies: Mapping[str, bytes], entries: Sequence[Entry]) -> dict[str, bytes]:
+    """Give the bytes of files by their paths; those that were read before only if all are unchanged."""
+    known = {entry.path: bodies[entry.digest] for entry in entries if entry.digest in bodies}
+    tree.require_unchanged([entry for entry in entries if entry.path in known])
+    missing = [entry for entry in entries if entry.path not in known]
+    read = zip(missing, tree.read_all(missing), strict=True)
+    return {**known, **{entry.path: checked(entry, body) for entry, body in read}}
 
 
 def _pin(run_id: str, digest: str) -> str:

@@ -10,11 +10,11 @@ from typing import BinaryIO, NamedTuple
 
 from mltrack_tasks import layout
 from mltrack_tasks.blobs import write_blob
-from mltrack_tasks.digest import SINGLE_PUT_LIMIT, sha256_hex
+from mltrack_tasks.digest import SINGLE_PUT_LIMIT
 from mltrack_tasks.errors import MLTrackError, SourceChangedError
 from mltrack_tasks.events import Event
 from mltrack_tasks.filetree import Entry
-from mltrack_tasks.migration.hashing import Failed, open_large
+from mltrack_tasks.migration.hashing import Failed, checked, open_large
 from mltrack_tasks.migration.origin import SourceTree
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.plan import Listing, packs_of
@@ -77,10 +77,11 @@ def _filled(
     """Read files into one buffer -> it, and where each file lies in it."""
     members: dict[str, tuple[int, int]] = {}
     body = bytearray()
-    for entry in files:
-        content = _read(tree, entry)
-        if isinstance(content, Failed):
-            failed.append(content)
+    for entry, content in zip(files, tree.read_all(files), strict=True):
+        try:
+            content = checked(entry, content)
+        except MLTrackError as error:
+            failed.append(Failed(entry.path, str(error)))
         else:
             members[entry.digest] = (len(body), len(content))
             body += content
@@ -125,17 +126,6 @@ def _send(way: Way, entry: Entry, source: Source, reader: BinaryIO, *, ask: bool
     if entry.size > DEFER_ABOVE:
         _pin(way, ref.hash)  # the record of the batch could not name it yet
     return Sent(entry._replace(digest=ref.hash), ref.format, ref.created)
-
-
-def _read(tree: SourceTree, entry: Entry) -> bytes | Failed:
-    """Read a file, and check that it still hashes to what was planned."""
-    try:
-        body = tree.read(entry)
-        if entry.digest and sha256_hex(body) != entry.digest:
-            raise changed(entry.path)
-    except MLTrackError as error:
-        return Failed(entry.path, str(error))
-    return body
 
 
 def _opened(tree: SourceTree, entry: Entry) -> tuple[FileSource, BinaryIO] | Failed:

@@ -5,11 +5,18 @@ Their names are the names of params, metrics and tags, which may hold ``/``: the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from operator import itemgetter
 from typing import Any
 
 from mltrack_tasks.errors import IntegrityError
 from mltrack_tasks.mlflowdata import scalars
+
+_PLAIN_LINES = re.compile(rb"(?:[0-9]{1,18} [0-9.eE+-]{1,40} -?[0-9]{1,18}\n)*+")
+"""Timestamp, value and step, as MLflow writes nearly all lines: they are read many at once."""
+_PLAIN_RANK = itemgetter(2, 0, 1)
 
 Named = dict[str, tuple[str, bytes]]
 """Name -> (what the file is called in messages, its bytes)."""
@@ -35,6 +42,11 @@ def run_points(data: bytes, what: str) -> list[list[Any]]:
 
     An empty file has none: MLflow creates it just before its first line.
     """
+    if _PLAIN_LINES.fullmatch(data):
+        words = data.split()
+        with suppress(ValueError):
+            columns = map(int, words[::3]), map(float, words[1::3]), map(int, words[2::3])
+            return list(map(list, zip(*columns, strict=True)))
     points: list[list[Any]] = []
     for fields in _lines(data, (2, 3, 5), what):
         timestamp, value = _timestamp_and_value(fields, what)
@@ -57,7 +69,8 @@ def answer(points: list[list[Any]]) -> float:
 
     MLflow's file store takes the step of a line with a dataset for 0.
     """
-    return float(max(points, key=_rank)[1])
+    plain = max(map(len, points)) == 3
+    return float(max(points, key=_PLAIN_RANK if plain else _rank)[1])
 
 
 def decode(data: bytes, what: str) -> str:

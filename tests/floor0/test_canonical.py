@@ -228,3 +228,26 @@ def test_escapes_of_others_are_read() -> None:
     assert canonical.loads_value(b' {"a" : "\\u00e9\\ud83d\\ude00"} ') == {"a": "é😀"}
     text = "\\ud800"  # a backslash and five letters, no surrogate
     assert canonical.loads_value(canonical.dumps_value(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ([1, 2.5, "a", None, True, 2**20_000], r"value\[5\]"),
+        ([1, (2,)], r"value\[1\]"),
+        ({"a": {"b": [0, "\ud800"]}}, r"value\['a'\]\['b'\]\[1\]"),
+    ],
+)
+def test_what_cannot_be_kept_is_named_by_its_path(value: Any, named: str) -> None:
+    with pytest.raises(InvalidInputError, match=named):
+        canonical.escape(value)
+
+
+def test_what_is_escaped_is_another_list() -> None:
+    """What the caller does with its own afterwards changes no record."""
+    value = [[1, 2.5, "a"], {"b": [None]}]
+    escaped = canonical.escape(value)
+    assert escaped == value
+    assert escaped is not value
+    assert escaped[0] is not value[0]
+    assert escaped[1]["b"] is not value[1]["b"]

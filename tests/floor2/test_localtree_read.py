@@ -18,6 +18,8 @@ BAD_PATHS = ["", "/a", "a/", "a//b", "../a", "a/..", ".", "./a", "a/./b", "a\0b"
 
 CALLS: dict[str, Callable[[LocalTree, str], object]] = {
     "read": lambda local, path: local.read(Entry(path, "f")),
+    "read_all": lambda local, path: list(local.read_all([Entry(path, "f")])),
+    "find_changed": lambda local, path: local.find_changed([Entry(path, "f")]),
     "open": lambda local, path: local.open(path),
     "stat": lambda local, path: local.stat(path),
     "write": lambda local, path: local.write(file_entry(path, b""), []),

@@ -82,6 +82,9 @@ def test_calls_are_refused(place: Place, call: str) -> None:
 def test_nothing_is_there(place: Place) -> None:
     place.swap()
     assert place.local.stat("a/b/f") is None
+    assert place.local.find_changed([place.entry]) == place.entry
+    [answer] = place.local.read_all([place.entry])
+    assert isinstance(answer, SourceChangedError)
     swapped = place.local.stat("a")
     assert swapped is not None
     assert (swapped.kind, swapped.target) == ("l", str(place.outside))
@@ -161,6 +164,8 @@ def test_a_link_and_a_folder_that_take_turns(place: Place) -> None:
         for number in range(300):
             with suppress(SourceChangedError):
                 assert place.local.read(place.entry) == CONTENT
+            for answer in place.local.read_all([place.entry] * 2):
+                assert answer == CONTENT or isinstance(answer, SourceChangedError)
             entry = place.entry._replace(path=f"a/b/{number}")
             with suppress(ConflictError, InvalidInputError):
                 place.local.write(entry, [CONTENT], replace=number % 2 == 0)
