@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from prefect.settings import (
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_LOGGING_TO_API_ENABLED,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     temporary_settings,
@@ -14,7 +15,8 @@ from prefect.settings import (
 from prefect.testing.utilities import prefect_test_harness
 from prefect_aws import AwsCredentials
 
-from mltrack_tasks import MLTrackStore
+from mltrack_tasks import MLTrackStore, registry
+from mltrack_tasks.resolve import open_store
 from mltrack_tasks.stores.s3_settings import S3Settings
 
 _SURROUNDINGS = ("MLTRACK_STORE", "MLTRACK_S3_BUCKET", "MLTRACK_S3_PREFIX")
@@ -26,6 +28,8 @@ def prefect_api() -> Iterator[None]:
     settings = {
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_LOGGING_TO_API_ENABLED: False,
+        # A flow run waits at its end for the thread that sends them, which sleeps a second at a time.
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
     }
     with temporary_settings(settings), prefect_test_harness(server_startup_timeout=120):
         yield
@@ -40,6 +44,22 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> str:
+    """A store in a folder, as tasks are told of one."""
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def versions(where: str, tmp_path: Path) -> list[str]:
+    """Four versions of the model `m` there, oldest first."""
+    made = []
+    for number in range(4):
+        (tmp_path / str(number)).write_text(f"model {number}")
+        made.append(registry.register_model(open_store(where), None, "m", tmp_path / str(number)).version)
+    return made
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,20 +19,6 @@ from mltrack_tasks.resolve import open_store
 
 class _LaterError(Exception):
     """What fails after the alias has moved."""
-
-
-@pytest.fixture
-def where(tmp_path: Path) -> str:
-    return str(tmp_path / "store")
-
-
-@pytest.fixture
-def versions(where: str, tmp_path: Path) -> list[str]:
-    made = []
-    for number in range(5):
-        (tmp_path / str(number)).write_text(f"model {number}")
-        made.append(registry.register_model(open_store(where), None, "m", tmp_path / str(number)).version)
-    return made
 
 
 def history(where: str, alias: str = "production") -> list[Promotion]:

@@ -44,11 +44,6 @@ from mltrack_tasks.resolve import open_store
 PAGE = Path(__file__).parents[2] / "docs" / "registry.md"
 
 
-@pytest.fixture
-def where(tmp_path: Path) -> str:
-    return str(tmp_path / "store")
-
-
 def model(root: Path, number: int) -> Path:
     folder = root / f"model{number}"
     folder.mkdir(exist_ok=True)

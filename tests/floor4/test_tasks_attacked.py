@@ -34,20 +34,6 @@ class StoppedError(Exception):
     """What ends a transaction."""
 
 
-@pytest.fixture
-def where(tmp_path: Path) -> str:
-    return str(tmp_path / "store")
-
-
-@pytest.fixture
-def versions(where: str, tmp_path: Path) -> list[str]:
-    made = []
-    for number in range(4):
-        (tmp_path / str(number)).write_text(f"model {number}")
-        made.append(registry.register_model(open_store(where), None, "m", tmp_path / str(number)).version)
-    return made
-
-
 def standing(where: str) -> str:
     return registry.resolve_model(open_store(where), "m").version
 

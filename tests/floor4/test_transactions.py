@@ -49,19 +49,10 @@ class _StoppedError(Exception):
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> str:
-    return str(tmp_path / "store")
-
-
-@pytest.fixture
-def versions(where: str, tmp_path: Path) -> list[str]:
-    """Three of them; the first is in production."""
-    made = []
-    for number in range(3):
-        (tmp_path / str(number)).write_text(f"model {number}")
-        made.append(registry.register_model(open_store(where), None, "m", tmp_path / str(number)).version)
-    registry.promote_model(open_store(where), "m", made[0])
-    return made
+def versions(where: str, versions: list[str]) -> list[str]:
+    """The first is in production."""
+    registry.promote_model(open_store(where), "m", versions[0])
+    return versions
 
 
 def aliases(where: str) -> dict[str, str]:
