@@ -19,7 +19,7 @@ pytest.register_assert_rewrite("mltrack_tasks.testing")
 from mltrack_tasks.stores.s3_settings import S3Settings  # noqa: E402
 from tests.servers import S3Server, create_bucket, moto  # noqa: E402
 from tests.servers.faultproxy import FaultProxy  # noqa: E402
-from tests.settings import BUCKET, GIVEN, settings_of  # noqa: E402
+from tests.settings import BUCKET, GIVEN, PROFILE, examples, settings_of  # noqa: E402
 
 _GIVEN = GIVEN
 MEMORY = Path("/dev/shm")
@@ -35,7 +35,8 @@ settings.register_profile(
 settings.register_profile(
     "thorough", parent=settings.get_profile("default"), derandomize=False, max_examples=2_000
 )
-settings.load_profile(GIVEN.get("MLTRACK_TEST_PROFILE", "default"))
+settings.register_profile("brief", parent=settings.get_profile("default"), max_examples=examples(30))
+settings.load_profile(PROFILE)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -79,7 +80,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file: str = super()._split_scope(nodeid)
             return "tests/floor4" if file.startswith("tests/floor4/") else file
 
+        def _assign_work_unit(self, node: Any) -> None:
+            """What takes longest first, so that none is left with much when the others have finished."""
+            floor = len("tests/floor0")
+            dearest = max(self.workqueue, key=lambda scope: (scope[:floor], len(self.workqueue[scope])))
+            self.workqueue.move_to_end(dearest, last=False)
+            super()._assign_work_unit(node)
+
     return Files(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores: a good part of the tests is waiting for a server, or for a disk."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -20,6 +20,15 @@ GIVEN: Mapping[str, str] = {
 """The settings that the tests were started with; conftest takes them out of the environment."""
 
 
+PROFILE = GIVEN.get("MLTRACK_TEST_PROFILE", "default")
+"""How many examples are tried: `default`, `brief` where only versions of others changed, or `thorough`."""
+
+
+def examples(usual: int) -> int:
+    """How many a test tries under PROFILE whose number is ``usual`` by default."""
+    return {"brief": max(usual // 10, 2), "thorough": usual * 20}.get(PROFILE, usual)
+
+
 def settings_of(server: S3Server, **changes: object) -> S3Settings:
     """Settings of a fresh prefix in a test server's bucket BUCKET."""
     values: dict[str, object] = {

@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 from mltrack_tasks import picklebytes, pickles
 from mltrack_tasks.errors import InvalidInputError, TransientError
 from mltrack_tasks.pickles import Pickled, dangerous_globals, find_pickles
+from tests.settings import examples
 
 HARMLESS = collections.OrderedDict(a=[1, 2.5, "x" * 40], b=(None, True))
 
@@ -584,7 +585,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 OPS = st.sampled_from([bytes([n]) for n in b"(.0120FIJKLMNPQRSTUVXabcdeghijloprstuq]})"])
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=examples(800), deadline=None)
 @given(
     body=st.one_of(
         damaged(), st.binary(max_size=300), st.lists(st.one_of(OPS, st.binary(max_size=3))).map(b"".join)
@@ -599,7 +600,7 @@ def test_whatever_the_bytes_are(body: bytes, name: str) -> None:
     assert not texts or found
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
@@ -613,7 +614,7 @@ def test_every_pickle_is_found(value: Any, protocol: int) -> None:
     assert danger(body) == [] or protocol < 3  # bytes of old protocols are made by _codecs.encode
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(protocol=st.integers(0, 5), before=st.lists(st.text(max_size=30), max_size=5), cut=st.integers(0, 30))
 def test_every_call_is_found(protocol: int, before: list[str], cut: int) -> None:
     body = pickle.dumps([before, Trap(Path(tempfile.gettempdir()) / "no")], protocol)

@@ -22,6 +22,7 @@ from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.observed import FaultyStore
 from tests.floor2.localtrees import SECOND
 from tests.floor3.migrationtrees import AT_ONCE, NAME, Tree, kept, migrate, restored
+from tests.settings import examples
 
 LARGE = 40_000
 """[bytes] What counts as large here: files above it are hashed while they are sent."""
@@ -186,4 +187,4 @@ class FolderMachine(RuleBasedStateMachine):
 
 
 TestFolder = FolderMachine.TestCase
-TestFolder.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestFolder.settings = settings(max_examples=examples(25), stateful_step_count=25, deadline=None)

@@ -18,6 +18,7 @@ from mltrack_tasks.stores.observed import CountingStore
 from tests.floor2.localtrees import SECOND, MadeFile, make_socket, seen
 from tests.floor3.conftest import Place
 from tests.floor3.migrationtrees import fill, kept, made, migrate, quiet, restored, stored, trees
+from tests.settings import examples
 
 BORDERS = {
     b"sizes %d" % seed: {
@@ -67,7 +68,7 @@ def test_in_memory(tree: dict[bytes, Any]) -> None:
 @given(tree=trees)
 @example(tree=BORDERS)
 @example(tree=ODD)
-@settings(max_examples=5)
+@settings(max_examples=examples(5))
 def test_without_packs(tree: dict[bytes, Any]) -> None:
     with made(tree) as root:
         goes_around(GuardedStore(MemoryStore()), root, pack_small_files=False)
@@ -76,7 +77,7 @@ def test_without_packs(tree: dict[bytes, Any]) -> None:
 @given(tree=trees)
 @example(tree=BORDERS)
 @example(tree=ODD)
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 def test_in_a_directory(tree: dict[bytes, Any]) -> None:
     with made(tree) as root:
         goes_around(GuardedStore(DirectoryStore(root.parent / "store")), root)
@@ -85,7 +86,7 @@ def test_in_a_directory(tree: dict[bytes, Any]) -> None:
 @given(tree=trees)
 @example(tree=BORDERS)
 @example(tree=ODD)
-@settings(max_examples=2)
+@settings(max_examples=examples(2))
 def test_on_s3(s3_place: Place, tree: dict[bytes, Any]) -> None:
     s3_place.raw.clear()
     with made(tree) as root:
@@ -93,7 +94,7 @@ def test_on_s3(s3_place: Place, tree: dict[bytes, Any]) -> None:
 
 
 @given(tree=trees)
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 def test_a_restore_over_a_restore_fetches_nothing(tree: dict[bytes, Any]) -> None:
     store = GuardedStore(MemoryStore())
     with made(tree) as root:
@@ -114,7 +115,7 @@ def _trees(store: GuardedStore) -> set[str]:
 
 
 @given(tree=trees)
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 def test_what_comes_back_migrates_as_the_same(tree: dict[bytes, Any]) -> None:
     store = GuardedStore(MemoryStore())
     with made(tree) as root:

@@ -21,6 +21,7 @@ from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.observed import FaultyStore
 from tests.floor3 import invariants
+from tests.settings import examples
 
 contents = st.integers(0, 3)
 aliases = st.sampled_from(["production", "staging", "champion"])
@@ -214,5 +215,5 @@ class RegistryMachine(RuleBasedStateMachine):
         assert copied == self.copied
 
 
-RegistryMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25)
+RegistryMachine.TestCase.settings = settings(max_examples=examples(25), stateful_step_count=25)
 TestRegistryMachine = RegistryMachine.TestCase

@@ -27,6 +27,7 @@ from mltrack_tasks.runs import get_run, store_run
 from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
 from tests.floor3 import invariants
+from tests.settings import examples
 
 values = st.sampled_from([None, 0, 1, 1.0, True, "a", [], {}, {"a": [1]}, b"", b"{}", b"x" * 9_000])
 names = st.sampled_from(["n", "other", "../x", "ü"])
@@ -176,4 +177,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+TestStore.settings = settings(max_examples=examples(15), stateful_step_count=20, deadline=None)

@@ -26,6 +26,7 @@ from mltrack_tasks.stores.observed import CountingStore, FaultyStore, SteppedSto
 from mltrack_tasks.views import ViewReport, rebuild_views
 from tests.floor3 import invariants
 from tests.floor3.conftest import Place
+from tests.settings import examples
 
 T = TypeVar("T")
 MODES = ("by_project", "by_date", "by_type", "by_model")
@@ -452,4 +453,4 @@ class ViewMachine(RuleBasedStateMachine):
 
 
 TestViews = ViewMachine.TestCase
-TestViews.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestViews.settings = settings(max_examples=examples(25), stateful_step_count=20, deadline=None)
