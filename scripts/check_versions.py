@@ -61,7 +61,7 @@ def environment(name: str, additions: Sequence[str], overrides: Sequence[str]) -
         overriding.write_text("\n".join(overrides), encoding="utf-8")
         uv("venv", "--python", sys.executable, str(python.parent.parent))
         options = ["--python", str(python), "--overrides", str(overriding)]
-        options += ["--resolution", RESOLUTIONS[name], "--compile-bytecode"]
+        options += ["--resolution", RESOLUTIONS[name]]
         uv("pip", "install", *options, *requirements(), *additions)
         yield python
 
@@ -71,6 +71,12 @@ def uv(*arguments: str) -> None:
     own = Path(sys.executable).parent / "uv"
     program = str(own) if own.exists() else "uv"
     subprocess.run([program, *arguments, "--quiet"], check=True, stderr=subprocess.PIPE, text=True)
+
+
+def surroundings(python: Path) -> dict[str, str]:
+    """Return this environment, with bytecode kept beside that Python: only what is used gets compiled."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(python.parents[2] / "bytecode")}
 
 
 def attempt(name: str, options: argparse.Namespace) -> Outcome:
@@ -88,7 +94,12 @@ def attempt(name: str, options: argparse.Namespace) -> Outcome:
 def probe(name: str, python: Path) -> Outcome:
     """Run the probe in an environment -> what it found."""
     answer = subprocess.run(
-        [python, PROBE], stdout=subprocess.PIPE, text=True, check=False, timeout=PROBE_TIME
+        [python, PROBE],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=PROBE_TIME,
+        env=surroundings(python),
     )
     if not answer.stdout.strip():
         return Outcome(name, {}, {"probe": f"ended with {answer.returncode} and no result"})
@@ -104,7 +115,7 @@ def run_tests(python: Path, tests: Sequence[str]) -> str:
         stdout=subprocess.PIPE,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        env=surroundings(python),
     )
     print(answer.stdout, file=sys.stderr)
     last = answer.stdout.strip().splitlines()[-1:] or ["no output"]

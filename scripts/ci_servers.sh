@@ -58,12 +58,13 @@ install_localstack() {
 }
 
 install_minio() {
+  if [ -n "${MLTRACK_MINIO:-}" ]; then say "minio: $MLTRACK_MINIO"; return; fi
   local stamp=$SERVERS/minio.version
   if [ -x "$SERVERS/minio" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$MINIO" ]; then
     say "minio: already at $SERVERS/minio"; return
   fi
   command -v go >/dev/null || fail "no go on PATH; MinIO is built from source (https://go.dev/doc/install)"
-  say "minio: go install $MINIO (about 5 minutes on 2 cores with empty caches)"
+  say "minio: go install $MINIO (about 5 minutes on 2 idle cores with empty caches)"
   GOBIN=$SERVERS go install "$MINIO"
   printf '%s' "$MINIO" >"$stamp"
 }
