@@ -7,10 +7,13 @@ after a crash plans the same batches and finds their receipts.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from mltrack_tasks.digest import MiB
 from mltrack_tasks.filetree import FILE, Entries, Entry
 from mltrack_tasks.receipts import DEFER_ABOVE, batch_id
+
+T = TypeVar("T")
 
 INLINE_LIMIT = 4 * 1024
 """[bytes] Files of a run up to this size stand in its manifest ..."""
@@ -130,6 +133,20 @@ def singles_of(batches: Iterable[Batch]) -> list[str]:
 def packs_of(files: Iterable[Entry]) -> Iterator[list[Entry]]:
     """Cut small files into packs of at most PACK_SIZE."""
     return cut(files, None, PACK_SIZE)
+
+
+def cut_by(rows: Iterable[tuple[int, T]], most: int) -> Iterator[list[T]]:
+    """Cut (weight, item) rows, in their order, into lists of items that weigh at most so much together."""
+    current: list[T] = []
+    held = 0
+    for weight, item in rows:
+        if current and held + weight > most:
+            yield current
+            current, held = [], 0
+        current.append(item)
+        held += weight
+    if current:
+        yield current
 
 
 def cut(entries: Iterable[Entry], most: int | None, largest: int) -> Iterator[list[Entry]]:

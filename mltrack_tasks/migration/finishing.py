@@ -21,6 +21,7 @@ from mltrack_tasks.migration.deletion import (
 from mltrack_tasks.migration.groups import members
 from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.modelwriting import WrittenModels
+from mltrack_tasks.migration.receiptlists import listed_receipts
 from mltrack_tasks.migration.runmanifests import Written
 from mltrack_tasks.migration.runplan import RunPlan
 from mltrack_tasks.migration.state import (
@@ -160,7 +161,7 @@ def _written(store: Store, work: RunPlan, state: _State, removing: Sequence[Entr
         tree=write_tree(store, state.entries, listed, migration),
         removed=write_tree(store, removed, listed, migration),
         runs=tuple(sorted(state.runs)),
-        receipts=_receipts(previous, work.receipts),
+        receipts=_receipts(store, work, (*state.entries, *removed)),
         files=sum(entry.kind == FILE for entry in state.entries),
         size_bytes=sum(entry.size for entry in state.entries),
         left_out=tuple(dict.fromkeys((*work.scan.left_out, *map(_plain, state.all_failed)))),
@@ -190,8 +191,16 @@ def _plain(failure: Failed) -> tuple[str, str]:
     return failure.path, failure.reason
 
 
-def _receipts(previous: MigrationManifest | None, new: Collection[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*(previous.receipts if previous else ()), *new)))
+def _receipts(store: Store, work: RunPlan, entries: Iterable[Entry]) -> tuple[str, ...]:
+    previous = work.previous
+    return listed_receipts(
+        store,
+        work.scan.migration,
+        previous.receipts if previous else (),
+        work.receipts,
+        needed={entry.digest for entry in entries if entry.kind == FILE},
+        moved=work.lost & work.places.keys(),
+    )
 
 
 def _is_same(one: MigrationManifest, other: MigrationManifest) -> bool:

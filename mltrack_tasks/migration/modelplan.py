@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from mltrack_tasks import canonical
-from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import InvalidInputError, MLTrackError, NotFoundError, SourceChangedError
-from mltrack_tasks.fields import format_time
 from mltrack_tasks.filetree import FILE, Entry, folders_above
+from mltrack_tasks.migration.changes import is_same_version, version_signature
 from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.registries import Listed, ListedModel, ListedVersion
 from mltrack_tasks.migration.runplan import RunPlan
@@ -86,7 +83,9 @@ def plan_models(work: RunPlan) -> ModelPlan:
 def rows_of(draft: Draft, version: str | None, note: str | None = None) -> list[MigratedVersion]:
     """What the manifest says of a draft that was written."""
     name = draft.model.name
-    return [MigratedVersion(name, each.version, version, _signature(each), note) for each in draft.versions]
+    return [
+        MigratedVersion(name, each.version, version, version_signature(each), note) for each in draft.versions
+    ]
 
 
 def moves(
@@ -190,7 +189,7 @@ class _Judge:
         """Decide about a version -> (it, if its files are here and are those that it had; what is known)."""
         facts, name = version.facts, model.name
         known = self._before.get((name, facts.version))
-        if known is not None and (known.version is None or not _is_the_same(known, facts)):
+        if known is not None and (known.version is None or not is_same_version(known, facts)):
             known = None
         try:
             files = self._whole(version)
@@ -206,7 +205,8 @@ class _Judge:
             return _Version(facts, files, digest, True), None
         if not digest.startswith(known.version.partition("_")[2]):
             return None, known._replace(note=CHANGED)
-        return _Version(facts, files, digest, known.signature != _signature(facts)), known._replace(note=None)
+        is_news = known.signature != version_signature(facts)
+        return _Version(facts, files, digest, is_news), known._replace(note=None)
 
     def unread(self, model: ListedModel) -> list[MigratedVersion]:
         """What is known of versions that cannot be read for a while: they stay what they are here."""
@@ -229,7 +229,7 @@ class _Judge:
 
 
 def _without(model: str, facts: RegisteredVersion, note: str) -> MigratedVersion:
-    return MigratedVersion(model, facts.version, None, _signature(facts), note)
+    return MigratedVersion(model, facts.version, None, version_signature(facts), note)
 
 
 def _files_of(work: RunPlan) -> dict[str, list[Entry]]:
@@ -247,26 +247,3 @@ def _files_of(work: RunPlan) -> dict[str, list[Entry]]:
 def _model_file(folder: str, entry: Entry, place: Place) -> ModelFile:
     path = entry.path[len(folder) + 1 :] or entry.path.rpartition("/")[2]
     return ModelFile(path, entry.digest, place.format, entry.size, bool(entry.mode & _EXECUTABLE))
-
-
-def _signature(facts: RegisteredVersion) -> str:
-    """What tells a version from another of its number, and what changes with what MLflow says of it."""
-    return f"{_identity(facts)}-{_digest(said_of(facts))}"
-
-
-def _identity(facts: RegisteredVersion) -> str:
-    """Numbers begin anew when a model is deleted and made again; sources change when a tree is moved."""
-    return _digest([format_time(facts.created_at), facts.run_id])
-
-
-def _is_the_same(known: MigratedVersion, facts: RegisteredVersion) -> bool:
-    return known.signature.partition("-")[0] == _identity(facts)
-
-
-def _digest(said: Any) -> str:
-    return sha256_hex(canonical.dumps(canonical.escape(said, what="what MLflow says")))[:16]
-
-
-def said_of(facts: RegisteredVersion) -> dict[str, Any]:
-    """What MLflow says of a version, as JSON values."""
-    return {**asdict(facts), "created_at": format_time(facts.created_at)}

@@ -13,12 +13,12 @@ from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.manifests import read_manifest
 from mltrack_tasks.migration.aliaswriting import REFUSED, give_aliases, refusal_of
+from mltrack_tasks.migration.changes import said_of
 from mltrack_tasks.migration.hashing import Failed
 from mltrack_tasks.migration.modelplan import (
     Draft,
     plan_models,
     rows_of,
-    said_of,
 )
 from mltrack_tasks.migration.registries import too_many
 from mltrack_tasks.migration.runmanifests import Written

@@ -12,6 +12,7 @@ from mltrack_tasks.migration.existing import list_existing
 from mltrack_tasks.migration.groups import RunGroup, members, touched_by
 from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.hashing import Failed, hash_entries
+from mltrack_tasks.migration.losses import find_lost, relied_on
 from mltrack_tasks.migration.registries import files_of_models, has_all
 from mltrack_tasks.migration.scan import Scan
 from mltrack_tasks.migration.state import has_receipts, merged, places_in, read_receipts, read_standing
@@ -38,6 +39,7 @@ class Plan:
         bodies: Mapping[str, bytes] = MappingProxyType({}),
         unchanged: bool = False,
         pending: Sequence[str] = (),
+        lost: frozenset[str] = frozenset(),
     ) -> None:
         self.scan, self.entries, self.previous = scan, Entries(entries), previous
         self.batches, self.failed, self.unchanged = tuple(batches), tuple(failed), unchanged
@@ -45,6 +47,8 @@ class Plan:
         """Digest -> where earlier migrations put it."""
         self.bodies = bodies
         """Digest -> bytes of small files that were read to hash them."""
+        self.lost = lost
+        """Digests of files that receipts name, and the store has lost: ``places`` lacks them."""
         self.pending = tuple(pending)
         """Keys of records of aliases that a call which did not finish was about to move."""
         self.removed = removed
@@ -97,6 +101,7 @@ def plan_migration(
     failed += [Failed(*item) for item in scan.left_out if item[1].startswith(UNREADABLE)]
     previous, pending = read_standing(store, scan.migration)
     known: Mapping[str, Place] = {}
+    lost: frozenset[str] = frozenset()
     read = entries
     if previous is not None:
         entries = _with_older(store, read, [*failed, *scan.left_out], previous)
@@ -107,7 +112,10 @@ def plan_migration(
             and has_receipts(store, previous.migration, previous.receipts)
         ):
             return Plan(scan, entries, previous=previous, batches=(), unchanged=True)
-        known = places_in(read_receipts(store, previous.migration, previous.receipts))
+        receipts = read_receipts(store, previous.migration, previous.receipts)
+        known = places_in(receipts)
+        lost = find_lost(store, receipts, known, relied_on(scan, entries, previous))
+        known = {digest: place for digest, place in known.items() if digest not in lost}
     present = {entry.path for entry in entries}
     absent = present - {entry.path for entry in read}
     removed = (_removed_paths(store, previous) - present) | absent
@@ -129,6 +137,7 @@ def plan_migration(
         failed=failed,
         bodies=found.bodies,
         pending=pending,
+        lost=lost,
     )
 
 

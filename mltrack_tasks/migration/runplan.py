@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from mltrack_tasks.filetree import FILE, Entries, Entry
-from mltrack_tasks.migrated import signature
-from mltrack_tasks.migration.groups import MLFLOW, RunGroup, members, touched_by
+from mltrack_tasks.migration.changes import around_runs, signed_runs
+from mltrack_tasks.migration.groups import touched_by
 from mltrack_tasks.migration.hashing import Failed
-from mltrack_tasks.migration.mlflowruns import surrounds
 from mltrack_tasks.migration.planning import Plan
 from mltrack_tasks.migration.runmanifests import RunBatch, RunWork
 from mltrack_tasks.migration.state import places_in
@@ -18,8 +17,6 @@ from mltrack_tasks.plan import inlined
 from mltrack_tasks.receipts import Place
 
 MAX_BATCHES, RUNS_PER_BATCH = 30, 100
-_DEEPEST = 3
-"""What tells of an experiment lies at most so far below it: ``datasets/<id>/meta.yaml``."""
 
 
 class RunPlan:
@@ -37,7 +34,7 @@ class RunPlan:
         staying: frozenset[str],
     ) -> None:
         self.scan, self.previous, self.unchanged = plan.scan, plan.previous, plan.unchanged
-        self.pending = plan.pending
+        self.pending, self.lost = plan.pending, plan.lost
         self.entries, self.failed = Entries(entries), tuple(failed)
         self.kept, self.batches = tuple(kept), tuple(batches)
         self.places, self.receipts = places, tuple(receipts)
@@ -53,7 +50,8 @@ def plan_manifests(plan: Plan, uploaded: Sequence[Uploaded]) -> RunPlan:
     """Compare the runs with those of the last manifest -> those to write, and those that stay.
 
     A run one of whose files could not be read is not revised: what is stored of it is whole. A run that is
-    no longer in the folder, or whose files were deleted here after they were stored, stays as well.
+    no longer in the folder, or whose files were deleted here after they were stored, stays as well. One whose
+    files the store had lost, and which were sent again, is written anew: they may lie elsewhere now.
     """
     if plan.unchanged and plan.previous is not None:
         return RunPlan(plan, plan.entries, (), plan.previous.runs, (), plan.places, (), frozenset())
@@ -65,12 +63,12 @@ def plan_manifests(plan: Plan, uploaded: Sequence[Uploaded]) -> RunPlan:
     staying = touched_by({failure.path for failure in failed} | plan.removed, groups)
     kept: list[MigratedRun] = []
     work: list[RunWork] = []
-    around = _around({group.experiment for group in groups if _is_of_files(group)}, entries)
-    for group, files in zip(groups, members(entries, groups), strict=True):
+    around = around_runs(groups, entries)
+    for group, files, sign in signed_runs(groups, entries, around):
         stored = known.pop(group.run_id, None)
-        sign = signature([*around.get(group.experiment, ()), *files], group.facts_json)
         stays = not staying.isdisjoint(group.folders) or not _is_whole(files, places)
-        if stored is not None and (stays or stored.signature == sign):
+        same = stored is not None and stored.signature == sign and plan.lost.isdisjoint(_digests(files))
+        if stored is not None and (stays or same):
             kept.append(stored)
         elif not stays:
             lying = {e.digest: places[e.digest] for e in files if e.digest in places}
@@ -78,6 +76,10 @@ def plan_manifests(plan: Plan, uploaded: Sequence[Uploaded]) -> RunPlan:
     kept += known.values()
     receipts = [item.receipt.batch for item in batches]
     return RunPlan(plan, entries, failed, kept, _in_batches(plan, work, around), places, receipts, staying)
+
+
+def _digests(files: Sequence[Entry]) -> set[str]:
+    return {entry.digest for entry in files}
 
 
 def _is_whole(files: Sequence[Entry], places: Mapping[str, Place]) -> bool:
@@ -114,25 +116,3 @@ def _in_batches(plan: Plan, work: Sequence[RunWork], around: Mapping[str, Sequen
         RunBatch(runs, {folder: around[folder] for folder in each}, plan.bodies, number)
         for runs, each in zip(slices, needed, strict=True)
     ]
-
-
-def _is_of_files(group: RunGroup) -> bool:
-    """Whether files around the run tell of its experiment, rather than a database."""
-    return group.kind == MLFLOW and group.facts is None
-
-
-def _around(experiments: Collection[str], entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Find what tells of experiments."""
-    found: dict[str, list[Entry]] = {folder: [] for folder in experiments}
-    if not experiments:
-        return found
-    for entry in entries:
-        if entry.kind != FILE:
-            continue
-        folder = entry.path
-        for _ in range(_DEEPEST):
-            folder = folder.rpartition("/")[0]
-            if folder in found and surrounds(entry.path, folder):
-                found[folder].append(entry)
-                break
-    return found

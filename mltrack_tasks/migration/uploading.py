@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Sequence
 
-from mltrack_tasks import canonical, events, layout
+from mltrack_tasks import events
 from mltrack_tasks.deletions import missing, outlast
-from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.filetree import Entry
 from mltrack_tasks.layout import blob_key
 from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.hashing import Failed, hash_entries
 from mltrack_tasks.migration.origin import Origin
+from mltrack_tasks.migration.receiptlists import RELIABLE, keep_receipt, renewed
 from mltrack_tasks.migration.sending import Sent, Way, send_packs, send_singles
 from mltrack_tasks.migration.state import find_receipt, is_older
-from mltrack_tasks.migrations import batch_key, receipt_key
+from mltrack_tasks.migrations import batch_key
 from mltrack_tasks.plan import Batch, Listing
 from mltrack_tasks.receipts import DEFER_ABOVE, Pack, Receipt, batch_content, batch_id
-from mltrack_tasks.recordstore import create_if_absent, read_record, same_content
+from mltrack_tasks.recordstore import create_if_absent, read_record
 from mltrack_tasks.stores.base import Store
-
-RELIABLE = timedelta(days=20)
-"""Age up to which a receipt that no manifest lists is relied on: a collector takes none younger than 30 days,
-and that leaves time to finish."""
 
 
 class Uploaded:
@@ -82,7 +75,7 @@ def upload_batch(
             taken = [entry for entry in singles if work.digest_of(entry) in threatened]
             work.send(taken, packed if threatened & set(work.packs) else [], Listing())
         cache.keep(work.hashed(), began)
-    receipt = _keep(store, origin.migration, work.receipt())
+    receipt = keep_receipt(store, origin.migration, work.receipt())
     return Uploaded(receipt, tuple(work.failed.values()), len(work.created), sum(work.created.values()))
 
 
@@ -98,25 +91,7 @@ def _flag(store: Store, migration: str, batch: Batch) -> None:
     """Write the record of a batch, before its blobs; anew if it is so old that a collector may take it."""
     key, content = batch_key(migration, batch.id), batch_content(batch.files, batch.pack)
     if not create_if_absent(store, key, content) and is_older(read_record(store, key), RELIABLE):
-        create_if_absent(store, batch_key(migration, _renewed(content)), content)
-
-
-def _renewed(content: Mapping[str, Any]) -> str:
-    """Another id for a record of today."""
-    return sha256_hex(canonical.dumps([layout.utc_day(datetime.now(UTC)), content]))[:32]
-
-
-def _keep(store: Store, migration: str, receipt: Receipt) -> Receipt:
-    """Write a receipt -> it; under another id if the one there is old, or of other bytes of large files."""
-    if create_if_absent(store, receipt_key(migration, receipt.batch), receipt.to_content()):
-        return receipt
-    there = find_receipt(store, migration, receipt.batch, max_age=RELIABLE)
-    if there is not None and same_content(there.to_content(), receipt.to_content()):
-        return receipt
-    own = _renewed(receipt.to_content())
-    renamed = replace(receipt, batch=own)
-    create_if_absent(store, receipt_key(migration, own), renamed.to_content())
-    return renamed
+        create_if_absent(store, batch_key(migration, renewed(content)), content)
 
 
 class _Work:
