@@ -7,7 +7,7 @@ had changed gives a further numbered manifest.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -145,6 +145,16 @@ class MigratedAlias(NamedTuple):
     note: str | None = None
 
 
+class TakenRegistry(NamedTuple):
+    """Which of several registries of a folder a registered model was taken from."""
+
+    model: str
+    place: str
+    """Of the database or the file store in the folder."""
+    changed_ms: int | None
+    """[ms since 1970] When MLflow had changed the model last."""
+
+
 @dataclass(frozen=True)
 class MigrationManifest:
     """One finished state of a migration: everything that is needed to restore it."""
@@ -165,6 +175,8 @@ class MigrationManifest:
     versions: tuple[MigratedVersion, ...] = ()
     """Of MLflow's registered models."""
     aliases: tuple[MigratedAlias, ...] = ()
+    registries: tuple[TakenRegistry, ...] = ()
+    """Where each registered model was taken from."""
     moves: tuple[str, ...] = ()
     """Ids of what was written down before aliases were moved on the way to this state."""
 
@@ -188,6 +200,7 @@ class MigrationManifest:
             "left_out": [[spell(path), spell(reason)] for path, reason in self.left_out],
             "versions": [list(row) for row in self.versions],
             "aliases": [list(row) for row in self.aliases],
+            "registries": [[row.model, spell(row.place), row.changed_ms] for row in self.registries],
             "moves": list(self.moves),
         }
 
@@ -208,8 +221,12 @@ class MigrationManifest:
             files=fields.size("files"),
             size_bytes=fields.size("size_bytes"),
             left_out=tuple((read_spelled(a, what), read_spelled(b, what)) for a, b in left_out),
-            versions=_versions(record, fields),
-            aliases=_aliases(record, fields),
+            versions=tuple(MigratedVersion(*row) for row in _rows(record, fields, "versions", *_VERSION)),
+            aliases=tuple(MigratedAlias(*row) for row in _rows(record, fields, "aliases", *_ALIAS)),
+            registries=tuple(
+                TakenRegistry(model, read_spelled(place, what), changed)
+                for model, place, changed in _rows(record, fields, "registries", *_REGISTRY)
+            ),
             moves=_ids(fields, "moves", what) if "moves" in record.content else (),
         )
 
@@ -226,19 +243,9 @@ def parse_parts(fields: Fields, key: str) -> tuple[PartRef, ...]:
     return tuple(PartRef(*row) for row in fields.rows(key, is_digest, is_size, is_size))
 
 
-def _versions(record: Record, fields: Fields) -> tuple[MigratedVersion, ...]:
-    """Parse the versions of models; none in a manifest of before there were any."""
-    if "versions" not in record.content:
-        return ()
-    rows = fields.rows("versions", is_name, is_size, _is_version, _is_text, _is_note)
-    return tuple(MigratedVersion(*row) for row in rows)
-
-
-def _aliases(record: Record, fields: Fields) -> tuple[MigratedAlias, ...]:
-    if "aliases" not in record.content:
-        return ()
-    rows = fields.rows("aliases", is_name, _is_alias, is_size, _is_version, _is_note)
-    return tuple(MigratedAlias(*row) for row in rows)
+def _rows(record: Record, fields: Fields, key: str, *valid: Callable[[Any], bool]) -> list[list[Any]]:
+    """Parse a table; empty in a manifest of before there were any."""
+    return fields.rows(key, *valid) if key in record.content else []
 
 
 def _is_version(value: Any) -> bool:
@@ -279,3 +286,8 @@ def _checked_id(batch: str) -> str:
     if not is_batch_id(batch):
         raise InvalidInputError(f"{batch!r:.80} is not the id of a batch.")
     return batch
+
+
+_VERSION = (is_name, is_size, _is_version, _is_text, _is_note)
+_ALIAS = (is_name, _is_alias, is_size, _is_version, _is_note)
+_REGISTRY = (is_name, is_spelling, _is_number)

@@ -109,6 +109,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "migration.databases",
                 "migration.loggedmodels",
                 "migration.registries",
+                "migration.registrychoice",
                 "migration.hashcache",
                 "migration.hashing",
             ),

@@ -32,7 +32,7 @@ from mltrack_tasks.migration.state import (
     read_manifest,
     read_receipts,
 )
-from mltrack_tasks.migrations import MigratedRun, MigrationManifest
+from mltrack_tasks.migrations import MigratedRun, MigrationManifest, TakenRegistry
 from mltrack_tasks.plan import inlined
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.recordstore import create_record, same_content
@@ -167,6 +167,7 @@ def _written(store: Store, work: RunPlan, state: _State, removing: Sequence[Entr
         left_out=tuple(dict.fromkeys((*work.scan.left_out, *map(_plain, state.all_failed)))),
         versions=models.versions if models else (),
         aliases=models.aliases if models else (),
+        registries=_registries(work, models),
         moves=models.moves if models else (),
     )
     if previous and _is_same(previous, manifest):
@@ -201,6 +202,13 @@ def _receipts(store: Store, work: RunPlan, entries: Iterable[Entry]) -> tuple[st
         needed={entry.digest for entry in entries if entry.kind == FILE},
         moved=work.lost & work.places.keys(),
     )
+
+
+def _registries(work: RunPlan, models: WrittenModels | None) -> tuple[TakenRegistry, ...]:
+    """Which registries were taken; as before, where nothing was written of them."""
+    if models is None or work.unchanged:
+        return work.previous.registries if work.previous else ()
+    return work.scan.registry.taken(work.previous)
 
 
 def _is_same(one: MigrationManifest, other: MigrationManifest) -> bool:

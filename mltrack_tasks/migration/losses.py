@@ -8,7 +8,8 @@ from mltrack_tasks import events
 from mltrack_tasks.filetree import FILE, Entry
 from mltrack_tasks.migration.changes import around_runs, signed_runs, version_signature
 from mltrack_tasks.migration.existing import find_missing
-from mltrack_tasks.migration.registries import ListedModel, files_of_models
+from mltrack_tasks.migration.registries import files_of_models
+from mltrack_tasks.migration.registrychoice import ListedModel
 from mltrack_tasks.migration.scan import Scan
 from mltrack_tasks.migrations import MigrationManifest
 from mltrack_tasks.receipts import Place, Receipt

@@ -9,7 +9,7 @@ from mltrack_tasks.errors import InvalidInputError, MLTrackError, NotFoundError,
 from mltrack_tasks.filetree import FILE, Entry, folders_above
 from mltrack_tasks.migration.changes import is_same_version, version_signature
 from mltrack_tasks.migration.hashing import Failed
-from mltrack_tasks.migration.registries import Listed, ListedModel, ListedVersion
+from mltrack_tasks.migration.registrychoice import Listed, ListedModel, ListedVersion
 from mltrack_tasks.migration.runplan import RunPlan
 from mltrack_tasks.migrations import MigratedAlias, MigratedVersion, MigrationManifest
 from mltrack_tasks.mlflowdata.facts import RegisteredModel, RegisteredVersion

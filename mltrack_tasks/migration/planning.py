@@ -100,6 +100,7 @@ def plan_migration(
     entries, failed = found.entries, found.failed
     failed += [Failed(*item) for item in scan.left_out if item[1].startswith(UNREADABLE)]
     previous, pending = read_standing(store, scan.migration)
+    scan = scan.as_before(previous)
     known: Mapping[str, Place] = {}
     lost: frozenset[str] = frozenset()
     read = entries

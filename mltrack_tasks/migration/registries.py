@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from mltrack_tasks import layout
 from mltrack_tasks.errors import InvalidInputError, MLTrackError
@@ -13,59 +12,13 @@ from mltrack_tasks.filetree import FILE, LINK, Entry, folders_above
 from mltrack_tasks.localtree import LocalTree
 from mltrack_tasks.migration.databases import Registry
 from mltrack_tasks.migration.loggedmodels import MAX_META, Logged
+from mltrack_tasks.migration.registrychoice import Listed, ListedModel, ListedVersion, choose
 from mltrack_tasks.migrations import MigrationManifest
 from mltrack_tasks.mlflowdata.facts import RegisteredModel, RegisteredVersion
 from mltrack_tasks.mlflowdata.filestore import read_registered_model
 from mltrack_tasks.mlflowdata.modelsources import Artifacts, Candidates, candidates
 from mltrack_tasks.mlflowdata.treelayout import StoreLayout, TreeLayout
-from mltrack_tasks.modelkeys import check_alias
 from mltrack_tasks.models import MAX_FILES
-
-STAGES = {"Production": "production", "Staging": "staging"}
-"""Stages of MLflow that are aliases here; of several versions in one, the newest counts."""
-
-
-class ListedVersion(NamedTuple):
-    """A version of MLflow's, and where its files lie in the folder."""
-
-    facts: RegisteredVersion
-    folder: str | None
-    """Or a single file; None if its files are not all in what is migrated."""
-    reason: str = ""
-
-
-class ListedModel(NamedTuple):
-    """A registered model of MLflow's."""
-
-    facts: RegisteredModel
-    versions: tuple[ListedVersion, ...]
-
-    @property
-    def name(self) -> str:
-        """Its name, here as there."""
-        return self.facts.name
-
-    def aliases(self) -> dict[str, tuple[int, str]]:
-        """What each alias is to stand for -> (number of MLflow's version, in words what says so).
-
-        A stage counts where there is no alias of the name. Of those that no alias here may be called, none.
-        """
-        found: dict[str, tuple[int, str]] = {}
-        for version, *_ in self.versions:
-            if alias := STAGES.get(version.stage or ""):
-                found[alias] = (version.version, f"stage {version.stage}")
-        for alias, number in self.facts.aliases.items():
-            if number >= 1 and not refused_alias(alias):
-                found[alias] = (number, f"alias {alias!r}")
-        return dict(sorted(found.items()))
-
-
-class Listed(NamedTuple):
-    """All registered models of a folder, each name once, and what cannot be taken over."""
-
-    models: tuple[ListedModel, ...] = ()
-    left_out: tuple[tuple[str, str], ...] = ()
-    """(model, or model@alias, reason)."""
 
 
 def list_models(
@@ -79,31 +32,28 @@ def list_models(
 ) -> Listed:
     """Read the registered models of file stores, and find where the files of all versions lie.
 
+    Of a model that several registries have, the one is taken that ``choose`` takes.
     ``registries`` are those of databases. ``entries`` are all there is, of which ``chosen`` is migrated, and
     ``unreadable`` are paths that could not be listed: a version that has something there is not whole.
     """
     if not registries and not any(store.registered_models for store in found.stores):
         return Listed()
     missing = _missing(entries, chosen, unreadable)
-    own_registries = [*registries, *_in_file_stores(tree, chosen, found, missing)]
-    taken, left_out = _taken(own_registries)
-    if not taken:
-        return Listed((), tuple(left_out))
+    every = [*registries, *_in_file_stores(tree, chosen, found, missing)]
+    taken, left_out = _takeable(every)
     artifacts = {place: _artifacts(tree.root, found, logged, place) for _, _, place in taken}
-    places = {
-        (model.name, version.version): candidates(version, own, artifacts[place])
+    places = [
+        {each.version: candidates(each, own, artifacts[place]) for each in model.versions}
         for model, own, place in taken
-        for version in model.versions
-    }
-    there = _Files({folder for each in places.values() for folder in each.folders})
+    ]
+    there = _Files({folder for own in places for each in own.values() for folder in each.folders})
     there.look(entries, missing)
-    models = (
-        ListedModel(
-            model, tuple(there.listed(each, places[model.name, each.version]) for each in _numbered(model))
-        )
-        for model, *_ in taken
-    )
-    return Listed(tuple(models), tuple(left_out))
+    models = [
+        ListedModel(model, tuple(there.listed(each, own[each.version]) for each in _numbered(model)), place)
+        for (model, _, place), own in zip(taken, places, strict=True)
+    ]
+    damaged = [(name, registry.place, why) for registry in every for name, why in registry.damaged]
+    return choose(models, damaged, left_out)
 
 
 def _numbered(model: RegisteredModel) -> list[RegisteredVersion]:
@@ -115,48 +65,29 @@ def _numbered(model: RegisteredModel) -> list[RegisteredVersion]:
     return [found[number] for number in sorted(found)]
 
 
-_Taken = tuple[RegisteredModel, Mapping[str, RegisteredModel], str]
+_Takeable = tuple[RegisteredModel, Mapping[str, RegisteredModel], str]
 """A model, all those of its registry by name, and the place of that."""
 
 
-def _taken(registries: Iterable[Registry]) -> tuple[list[_Taken], list[tuple[str, str]]]:
-    """Choose the models that can be kept, by name, and say why others cannot."""
+def _takeable(registries: Iterable[Registry]) -> tuple[list[_Takeable], list[tuple[str, str]]]:
+    """Find the models whose names can be kept, each once in a registry, and say why others cannot."""
     left_out: list[tuple[str, str]] = []
-    taken: dict[str, _Taken] = {}
-    unread: set[str] = set()  # nor is the copy of a model that cannot be read for a while: it may be older
+    found: list[_Takeable] = []
     for registry in registries:
-        left_out += registry.damaged
-        unread.update(name for name, _ in registry.damaged)
-        own = {model.name: model for model in registry.models}
+        own = {model.name: model for model in reversed(registry.models)}
         for model in registry.models:
-            reason = _refused(model.name)
-            another = model.name in taken or model.name in unread or own[model.name] is not model
-            if another and not reason:
-                reason = (
-                    f"another registry, or workspace, has it too; the one of {registry.place!r} is left out"
-                )
-            if reason:
+            if reason := _refused(model.name):
                 left_out.append((model.name, reason))
-                continue
-            taken[model.name] = (model, own, registry.place)
-            left_out += [(f"{model.name} {number}", why) for number, why in sorted(model.damaged.items())]
-            refused = ((alias, refused_alias(alias)) for alias in model.aliases)
-            left_out += [(f"{model.name}@{alias}", why) for alias, why in refused if why]
-    return [taken[name] for name in sorted(taken)], left_out
+            elif own[model.name] is not model:
+                left_out.append((model.name, f"another workspace of {registry.place!r} has it, too"))
+            else:
+                found.append((model, own, registry.place))
+    return found, left_out
 
 
 def too_many(files: int) -> str:
     """Why so many files are no version."""
     return f"It has {files:,} files; a version holds {MAX_FILES:,}."
-
-
-def refused_alias(alias: str) -> str:
-    """Why no alias here may be called so, or ``""``."""
-    try:
-        check_alias(alias)
-    except InvalidInputError as error:
-        return str(error)
-    return ""
 
 
 def files_of_models(entries: Iterable[Entry], models: Iterable[ListedModel]) -> Iterator[Entry]:

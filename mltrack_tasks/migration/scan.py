@@ -19,8 +19,9 @@ from mltrack_tasks.migration.databases import read_databases
 from mltrack_tasks.migration.groups import RunGroup, group_runs
 from mltrack_tasks.migration.loggedmodels import model_runs, with_models
 from mltrack_tasks.migration.origin import Origin
-from mltrack_tasks.migration.registries import Listed, list_models
-from mltrack_tasks.migrations import folder_of
+from mltrack_tasks.migration.registries import list_models
+from mltrack_tasks.migration.registrychoice import Listed
+from mltrack_tasks.migrations import MigrationManifest, folder_of
 from mltrack_tasks.mlflowdata.treelayout import layout_of
 from mltrack_tasks.stores.files import checked_path
 
@@ -47,6 +48,12 @@ class Scan:
         """What MLflow registered as models."""
         self.began = began or datetime.now(UTC)
         """What was done after this moment, the scan may not have seen."""
+
+    def as_before(self, previous: MigrationManifest | None) -> Scan:
+        """The same, with the registered models of the registries that the last migration took."""
+        registry = self.registry.as_before(previous)
+        parts = (self.origin, self.source, self.entries, self.groups, self.left_out)
+        return self if registry is self.registry else Scan(*parts, registry, self.began)
 
     @property
     def files(self) -> int:
