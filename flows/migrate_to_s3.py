@@ -45,7 +45,8 @@ def migrate_to_s3(
         delete_after_upload: Delete files here that are proven to be stored, of runs that ended.
         dry_run: Only show what would be sent.
         backend_db: MLflow's SQLite database, if it is not in the folder or beside it.
-        name: Name under which later calls recognise the folder; by default by host and path.
+        name: Name under which later calls recognise the folder; by default made of host and path. Give one
+            where the host changes from run to run, as in containers.
         run_id: Make a folder that is not MLflow's one run of this id.
         include: Patterns of relative paths, such as `*.csv`; nothing means everything.
         exclude: Patterns of relative paths to leave out.

@@ -167,8 +167,8 @@ def _written(store: Store, work: RunPlan, state: _State, removing: Sequence[Entr
         left_out=tuple(dict.fromkeys((*work.scan.left_out, *map(_plain, state.all_failed)))),
         versions=models.versions if models else (),
         aliases=models.aliases if models else (),
-        registries=_registries(work, models),
-        moves=models.moves if models else (),
+        registries=_registries(work, state.models),
+        moves=state.models.moves if state.models else (),
     )
     if previous and _is_same(previous, manifest):
         manifest = previous

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+from mltrack_tasks import records
+from mltrack_tasks.digest import MiB
+from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.filetree import FILE, Entries, Entry, folders_above
 from mltrack_tasks.localtree.scanning import UNREADABLE
@@ -21,6 +24,11 @@ from mltrack_tasks.plan import Batch, batches_of, inlined, singles_of, to_send
 from mltrack_tasks.receipts import Place
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.treeparts import read_tree, tree_refs
+
+_PLACE = 168
+"""[bytes] of what a run's manifest says of where one file lies: two digests, a format, and two numbers."""
+_BESIDE = 8 * MiB
+"""[bytes] for all else in a manifest: contents of small files, and what MLflow says."""
 
 
 class Plan:
@@ -99,24 +107,16 @@ def plan_migration(
         found = hash_entries(tree, cache, scan.entries, everything=hash_everything, observe=observe)
     entries, failed = found.entries, found.failed
     failed += [Failed(*item) for item in scan.left_out if item[1].startswith(UNREADABLE)]
+    require_room(scan.groups, entries)
     previous, pending = read_standing(store, scan.migration)
     scan = scan.as_before(previous)
-    known: Mapping[str, Place] = {}
-    lost: frozenset[str] = frozenset()
+    known, lost = dict[str, Place](), frozenset[str]()
     read = entries
     if previous is not None:
         entries = _with_older(store, read, [*failed, *scan.left_out], previous)
-        if (
-            not failed
-            and not pending
-            and _is_unchanged(scan, entries, previous)
-            and has_receipts(store, previous.migration, previous.receipts)
-        ):
+        if not failed and not pending and _is_unchanged(store, scan, entries, previous):
             return Plan(scan, entries, previous=previous, batches=(), unchanged=True)
-        receipts = read_receipts(store, previous.migration, previous.receipts)
-        known = places_in(receipts)
-        lost = find_lost(store, receipts, known, relied_on(scan, entries, previous))
-        known = {digest: place for digest, place in known.items() if digest not in lost}
+        known, lost = _stored(store, scan, entries, previous)
     present = {entry.path for entry in entries}
     absent = present - {entry.path for entry in read}
     removed = (_removed_paths(store, previous) - present) | absent
@@ -140,6 +140,33 @@ def plan_migration(
         pending=pending,
         lost=lost,
     )
+
+
+def require_room(groups: Sequence[RunGroup], entries: Sequence[Entry]) -> None:
+    """Raise InvalidInputError if a run has more files than its manifest can tell the places of."""
+    room = (records.MAX_RECORD_SIZE - _BESIDE) // _PLACE
+    if len(entries) <= room:
+        return
+    for group, run in zip(groups, members(entries, groups), strict=True):
+        inside = inlined(run)
+        files = {e.digest or e.path for e in run if e.kind == FILE and e.digest not in inside}
+        if len(files) > room:
+            folder = (*group.folders, "")[0] or "the root"
+            raise InvalidInputError(
+                f"The run {group.run_id!r} has {len(files):,} different files beside the small ones in its "
+                f"manifest, which can tell the places of {room:,}. Put them into folders below {folder!r}, "
+                "and migrate that folder (without run_id=): each folder on top becomes a run of its own."
+            )
+
+
+def _stored(
+    store: Store, scan: Scan, entries: Sequence[Entry], previous: MigrationManifest
+) -> tuple[dict[str, Place], frozenset[str]]:
+    """Read where the last state says that files lie -> (those places, digests of what the store has lost)."""
+    receipts = read_receipts(store, previous.migration, previous.receipts)
+    places = places_in(receipts)
+    lost = find_lost(store, receipts, places, relied_on(scan, entries, previous))
+    return {digest: place for digest, place in places.items() if digest not in lost}, lost
 
 
 def _batches(
@@ -185,7 +212,7 @@ def _contents(store: Store, previous: MigrationManifest | None) -> frozenset[tup
     return frozenset((entry.path, entry.digest) for entry in tree)
 
 
-def _is_unchanged(scan: Scan, entries: Sequence[Entry], previous: MigrationManifest) -> bool:
+def _is_unchanged(store: Store, scan: Scan, entries: Sequence[Entry], previous: MigrationManifest) -> bool:
     if not all(entry.digest for entry in entries if entry.kind == FILE):
         return False
     # Runs that are no longer in the folder are listed as well. What failed is listed as left out.
@@ -194,7 +221,8 @@ def _is_unchanged(scan: Scan, entries: Sequence[Entry], previous: MigrationManif
         return False
     if previous.left_out != scan.left_out or not known.issuperset(group.run_id for group in scan.groups):
         return False
-    return previous.tree == tree_refs(entries)
+    same = previous.tree == tree_refs(entries)
+    return same and has_receipts(store, previous.migration, previous.receipts)
 
 
 def _removed_paths(store: Store, previous: MigrationManifest | None) -> frozenset[str]:

@@ -1,8 +1,8 @@
 """Which registered model is meant where several registries of a folder have one of its name.
 
 A folder may hold a copy of MLflow's store: a backup beside the one in use. What was taken at the last
-migration stays taken. At the first, what changed last is the one in use; if that does not tell, none is taken,
-and both are named.
+migration stays taken. At the first, what changed last is the one in use; if that does not tell, none is
+taken, and both are named.
 """
 
 from __future__ import annotations

@@ -83,7 +83,9 @@ def scan_source(
     """Look at a folder -> its entries and runs.
 
     ``name`` names the migration, in which later calls recognise the same folder; by default it follows from
-    this host and the folder's path. ``include`` and ``exclude`` are patterns such as ``*.csv`` or
+    this host and the folder's path: give one where the host changes, as in containers.
+
+    ``include`` and ``exclude`` are patterns such as ``*.csv`` or
     ``old/*``, matched with the whole relative path, where ``*`` also takes ``/``; what they leave out is not
     part of the state that is stored, also if an earlier one had it. ``run_id`` makes a folder that is not
     MLflow's one run; without it each folder on top is a run.

@@ -5,6 +5,7 @@ Each batch is one task run of some hundred files. Paths are those of the machine
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Collection, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -26,7 +27,7 @@ from mltrack_tasks.migration.uploading import Uploaded
 from mltrack_tasks.plan import Batch
 from mltrack_tasks.resolve import open_store
 from mltrack_tasks.tasking import mltrack_task, recorded, report, run_logger
-from mltrack_tasks.transfers import Share
+from mltrack_tasks.transfers import Share, in_container
 
 
 @mltrack_task
@@ -42,10 +43,18 @@ def scan_source(
 ) -> Scan:
     """Look at a folder of the machine that runs this -> its entries and runs. Nothing is hashed yet.
 
-    ``name`` names the migration, in which later calls recognise the same folder. ``backend_db`` is the SQLite
-    database of MLflow, if it is not in the folder. Raises InvalidInputError for a path that is not there, and
-    for a folder without files unless ``allow_empty``.
+    ``name`` names the migration, in which later calls recognise the same folder; by default it follows from
+    host and path; in a container, whose host name the next one does not have, a warning asks for one.
+    ``backend_db`` is the SQLite database of MLflow, if it is not in the folder. Raises InvalidInputError for
+    a path that is not there, and for a folder without files unless ``allow_empty``.
     """
+    if name is None and in_container():
+        run_logger().warning(
+            "This migration is named by host and path, and this host, %s, is a container: the next one has "
+            "another name, and would begin a migration of its own, which may not revise the runs of "
+            "this one. Give name=... by which it is recognised.",
+            socket.gethostname(),
+        )
     with Progress("mltrack-scan") as observe:
         return operations.scan_source(
             local_path,

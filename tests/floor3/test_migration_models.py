@@ -768,6 +768,7 @@ def test_a_copy_of_a_registry_does_not_stand_in_for_one_that_is_not_readable(
     for name in ("a", "b"):
         small_registry(tmp_path / "tree" / name)
     fill(tmp_path / "tree", {"b/models/churn/aliases/champion": b"1"})
+    fill(tmp_path / "tree", {"a/models/churn/meta.yaml": b"name: churn\nlast_updated_timestamp: 2\n"})
     here = numbers(migrate(store, tmp_path / "tree"))
     meta = tmp_path / "tree/a/models/churn/meta.yaml"
     text = meta.read_bytes()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mltrack_tasks.errors import MLTrackError
+from mltrack_tasks import canonical
+from mltrack_tasks.errors import InvalidInputError, MLTrackError
 from mltrack_tasks.migration import hashcache
 from mltrack_tasks.migration.state import find_receipt, latest_manifest, read_manifest
 from mltrack_tasks.migrations import MigrationManifest
@@ -171,3 +172,19 @@ def test_merged_receipts_lose_no_file_that_was_deleted_here(
         fill(whole, new)
         migrate(store, tree)
     assert [(item[0], item[-1]) for item in restored(store)] == [(item[0], item[-1]) for item in kept(whole)]
+
+
+def test_a_run_of_more_files_than_its_manifest_can_tell_of_is_refused_before_any_is_sent(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = {f"many/{number:03}": f"{number:05}".encode() * 1_000 for number in range(300)}
+    tree = fill(tmp_path / "tree", {**many, "few/file": b"1"})
+    with monkeypatch.context() as patch:
+        patch.setattr("mltrack_tasks.migration.planning._BESIDE", 0)
+        patch.setattr("mltrack_tasks.records.MAX_RECORD_SIZE", 100 * 168)
+        with pytest.raises(InvalidInputError, match=r"'many' has \d+ different files .* places of 100\."):
+            migrate(store, tree)
+    assert not list(store.list(""))
+    migrate(store, tree)  # what a row takes is no more than was counted
+    places = get_run(store, "many").extra["migration"]["places"]
+    assert len(canonical.dumps(places)) <= 168 * len(places)

@@ -14,6 +14,7 @@ from prefect.settings import PREFECT_API_URL
 from mltrack_tasks import InvalidInputError, events, transfers
 from mltrack_tasks.artifacts import plain
 from mltrack_tasks.events import Event
+from mltrack_tasks.tasks import scan_source
 from mltrack_tasks.transfers import Share, Transfer, check_target, in_container
 
 KiB = 1024
@@ -163,6 +164,24 @@ def test_a_container_is_known_by_its_root(mounts: Callable[[str], None], text: s
 
 def test_where_mounts_cannot_be_read_is_no_container(mounts: Any) -> None:
     assert not in_container()
+
+
+@pytest.mark.parametrize(
+    ("root", "name", "warned"), [(LAYERED_ROOT, None, 1), (LAYERED_ROOT, "nightly", 0), (PLAIN_ROOT, None, 0)]
+)
+def test_a_migration_without_a_name_is_warned_of_in_a_container(
+    mounts: Callable[[str], None],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    root: str,
+    name: str | None,
+    warned: int,
+) -> None:
+    mounts(root)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_bytes(b"1")
+    scan_source.fn(tmp_path / "tree", name=name)
+    assert sum("Give name=" in record.getMessage() for record in caplog.records) == warned
 
 
 @pytest.mark.parametrize("path", ["/none/below", "none", "../none", "/"])
