@@ -26,6 +26,14 @@ _MAX_PLAIN_DEPTH = MAX_DEPTH + 20
 """Nesting allowed in plain JSON: a value, its escapes, and the record around it."""
 
 _SMALL = 2**63
+FREE_VALUES, BYTES_PER_VALUE = 1_000_000, 16
+"""Values that a record may hold: so many, and one more for each so many [bytes].
+
+``[[],[],...]`` takes 27 times its bytes as Python objects, and a record of 64 MiB so 1.8 GB. Lists of digests
+or files, of which large records consist, have 30 bytes and more for each value.
+"""
+
+_SLICE = 256 * 1024
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -60,6 +68,32 @@ def loads(body: bytes | bytearray | memoryview, *, what: str) -> Any:
             f"{what} is not valid JSON: {error}. It was damaged or written by something else; "
             "restore it from a copy."
         ) from error
+
+
+def too_many_values(body: bytes | bytearray | memoryview) -> int:
+    """Count the values in the JSON of a record, without parsing it -> how many, or 0 if it may hold as many."""
+    raw = bytes(body)
+    allowed = FREE_VALUES + len(raw) // BYTES_PER_VALUE
+    if _marks(raw) <= allowed:  # texts may hold the same characters, so this counts too many
+        return 0
+    found = _marks_outside_texts(raw)
+    return found if found > allowed else 0
+
+
+def _marks(raw: bytes) -> int:
+    """Count what begins or separates values."""
+    return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
+
+
+def _marks_outside_texts(raw: bytes) -> int:
+    """Count the same outside of quotes, in slices: as many pieces as there may be quotes would fill memory."""
+    plain = raw.replace(rb"\\", b"").replace(rb"\"", b"")
+    found, inside = 0, 0
+    for start in range(0, len(plain), _SLICE):
+        pieces = plain[start : start + _SLICE].split(b'"')
+        found += _marks(b"".join(pieces[inside::2]))
+        inside ^= (len(pieces) - 1) & 1
+    return found
 
 
 def dumps_value(value: Any, *, what: str = "value") -> bytes:

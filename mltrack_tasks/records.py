@@ -49,6 +49,11 @@ class Record:
         """Parse bytes -> record; FormatError on a newer format, IntegrityError on anything malformed."""
         if len(body) > MAX_RECORD_SIZE:
             raise IntegrityError(f"{what} is larger than {MAX_RECORD_SIZE:,} bytes; no record is.")
+        if many := canonical.too_many_values(body):
+            raise IntegrityError(
+                f"{what} holds {many:,} values in {len(body):,} bytes; no record does. It was forged or "
+                "damaged: restore it from a copy."
+            )
         raw = canonical.loads(body, what=what)
         if not isinstance(raw, dict) or type(raw.get("format")) is not int:
             raise IntegrityError(f"{what} is not a record: it has no format number.")

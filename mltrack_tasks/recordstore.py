@@ -26,8 +26,7 @@ def ensure(store: Store, key: str, body: bytes = b"") -> bool:
     A refused write may also mean a competing one in flight that never lands, so it is looked for. Raises
     InvalidInputError for more than could be read again.
     """
-    if len(body) > MAX_RECORD_SIZE:
-        raise InvalidInputError(f"{key} would take {len(body):,} bytes; the limit is {MAX_RECORD_SIZE:,}.")
+    _require_readable(body, key)
     for attempt in range(_TRIES):
         if store.create(key, body):
             return True
@@ -52,11 +51,7 @@ def create_record(
     """
     offered = Record(content, provenance.current() if origin is None else origin)
     body = offered.to_bytes()
-    if len(body) > MAX_RECORD_SIZE:
-        raise InvalidInputError(
-            f"The record of {what} takes {len(body):,} bytes; the limit is {MAX_RECORD_SIZE:,}. "
-            "Store large values as data, and refer to them."
-        )
+    _require_readable(body, f"The record of {what}")
     for attempt in range(_TRIES):
         if store.create(key, body):
             return offered, True
@@ -85,6 +80,17 @@ def create_if_absent(store: Store, key: str, content: Mapping[str, Any]) -> bool
 def same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Compare exactly: 1, 1.0 and True are three different values."""
     return canonical.dumps(one) == canonical.dumps(other)
+
+
+def _require_readable(body: bytes, what: str) -> None:
+    """Refuse to write what ``Record.from_bytes`` would refuse to read."""
+    advice = "Store large values as data, and refer to them."
+    if len(body) > MAX_RECORD_SIZE:
+        raise InvalidInputError(
+            f"{what} would take {len(body):,} bytes; the limit is {MAX_RECORD_SIZE:,}. {advice}"
+        )
+    if many := canonical.too_many_values(body):
+        raise InvalidInputError(f"{what} would hold {many:,} values in {len(body):,} bytes. {advice}")
 
 
 def _pause(attempt: int) -> None:

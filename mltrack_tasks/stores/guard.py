@@ -96,7 +96,7 @@ class GuardedStore(WrapperStore):
     def _read_format(self) -> bytes | None:
         what = f"{self.location}/{layout.FORMAT_KEY}"
         try:
-            body = self.inner.get(layout.FORMAT_KEY)
+            body = bytes(self.inner.get_range(layout.FORMAT_KEY, 0, _FORMAT_LIMIT))
         except NotFoundError:
             return None
         raw = canonical.loads(body, what=what)

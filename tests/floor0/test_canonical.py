@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from collections import OrderedDict
 from enum import IntEnum
 from typing import Any
@@ -15,6 +16,9 @@ from hypothesis import strategies as st
 
 from mltrack_tasks import canonical
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
+from mltrack_tasks.records import Record
+from mltrack_tasks.recordstore import create_record
+from mltrack_tasks.stores.memory import MemoryStore
 from tests.floor0.strategies import exact, plain_json, values
 
 
@@ -251,3 +255,51 @@ def test_what_is_escaped_is_another_list() -> None:
     assert escaped is not value
     assert escaped[0] is not value[0]
     assert escaped[1]["b"] is not value[1]["b"]
+
+
+def marks(value: Any) -> int:
+    """What begins or separates values: containers, and the commas in them."""
+    if not isinstance(value, (list, dict)):
+        return 0
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(len(value) - 1, 0) + sum(map(marks, inner))
+
+
+@given(plain_json, st.integers(1, 9))
+def test_values_are_counted_as_they_would_be_parsed(value: Any, size: int) -> None:
+    """Whatever texts hold, and wherever a slice ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, number in (("FREE_VALUES", -1), ("BYTES_PER_VALUE", 10**9), ("_SLICE", size)):
+            patch.setattr(canonical, name, number)
+        assert canonical.too_many_values(canonical.dumps(value)) == marks(value)
+
+
+@pytest.mark.parametrize("item", ["[]", "{}", "[[]]", '{"":0}', "0", '"ab"', '{"":[{}]}'])
+def test_a_record_of_too_many_values_is_refused_unparsed(item: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canonical, "FREE_VALUES", 20_000)
+    monkeypatch.setattr(canonical, "_SLICE", 4_096)
+    many = canonical.FREE_VALUES * 2
+    body = f'{{"format":1,"content":{{"a":[{",".join([item] * many)}]}},"provenance":{{}}}}'.encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(IntegrityError, match=r"^it holds [0-9,]+ values"):
+            Record.from_bytes(body, what="it")
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+def test_large_records_of_files_and_digests_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The densest that this library writes: of files, of digests. However many there are."""
+    monkeypatch.setattr(canonical, "FREE_VALUES", 0)
+    entry = f'["a/b","file",false,120,1700000000000000000,"{"ab" * 32}"],'
+    for item in (entry, f'"{"ab" * 32}",', f'{{"x":"{"[{,," * 20}"}},'):
+        assert not canonical.too_many_values((item * 10_000).encode())
+
+
+def test_a_record_that_could_not_be_read_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canonical, "FREE_VALUES", 20_000)
+    store = MemoryStore()
+    with pytest.raises(InvalidInputError, match=r"would hold [0-9,]+ values"):
+        create_record(store, "k", {"a": [[]] * 40_000}, what="x")
+    assert not list(store.list(""))

@@ -83,7 +83,7 @@ def test_the_format_is_looked_at_once() -> None:
     for number in range(5):
         store.create(f"k{number}", b"")
         store.get(f"k{number}")
-    assert [key for verb, key in counting.log if verb == "get"].count("format.json") == 1
+    assert [key for verb, key in counting.log if verb == "get_range"].count("format.json") == 1
     assert [key for verb, key in counting.log if verb == "create"].count("format.json") == 2
 
 
