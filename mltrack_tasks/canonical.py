@@ -71,7 +71,7 @@ def loads(body: bytes | bytearray | memoryview, *, what: str) -> Any:
 
 
 def too_many_values(body: bytes | bytearray | memoryview) -> int:
-    """Count the values in the JSON of a record, without parsing it -> how many, or 0 if it may hold as many."""
+    """Count the values in a record's JSON without parsing it -> how many, or 0 if it may hold as many."""
     raw = bytes(body)
     allowed = FREE_VALUES + len(raw) // BYTES_PER_VALUE
     if _marks(raw) <= allowed:  # texts may hold the same characters, so this counts too many
@@ -86,7 +86,7 @@ def _marks(raw: bytes) -> int:
 
 
 def _marks_outside_texts(raw: bytes) -> int:
-    """Count the same outside of quotes, in slices: as many pieces as there may be quotes would fill memory."""
+    """Count the same outside of quotes, slice by slice: there may be millions of quotes."""
     plain = raw.replace(rb"\\", b"").replace(rb"\"", b"")
     found, inside = 0, 0
     for start in range(0, len(plain), _SLICE):

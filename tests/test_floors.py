@@ -38,19 +38,27 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             ),
             *("removals", "lineage_text", "filetree", "receipts", "migrations", "migrated", "plan"),
             *("pricing", "pricing.prices", "pricing.bills", "pricing.tally", "pricing.lifecycle"),
-            *("pricing.whatif", "pricing.figures"),
+            *("pricing.whatif", "pricing.figures", "memory"),
         ),
     ),
     (
         "1 codecs and tables",
         frozenset({"numpy", "pandas", "pyarrow", "duckdb", "yaml", "picklescan"}),
         (
-            *("codecs", "codecs.description", "codecs.kinds", "codecs.spec", "codecs.parquet"),
+            *("codecs", "codecs.description", "codecs.kinds", "codecs.spec"),
+            *("codecs.thrift", "codecs.pages", "codecs.parquet"),
             *("codecs.arrays", "codecs.column", "codecs.cells", "codecs.plain", "codecs.timezones"),
             *("codecs.temporal", "codecs.objects", "codecs.columns", "codecs.index"),
             *("codecs.composites", "codecs.frames"),
             *("tables", "tables.runcells", "tables.runparts", "tables.runrows", "tables.runtable"),
-            *("tables.rangefile", "tables.ranges", "tables.admission", "tables.sandbox", "tables.results"),
+            *(
+                "tables.rangefile",
+                "tables.pageroom",
+                "tables.ranges",
+                "tables.admission",
+                "tables.sandbox",
+                "tables.results",
+            ),
             *("mlflowdata", "mlflowdata.facts", "mlflowdata.words", "mlflowdata.scalars", "mlflowdata.yamls"),
             *("mlflowdata.textfiles", "mlflowdata.treelayout", "mlflowdata.filestore", "mlflowdata.rows"),
             *(
@@ -182,6 +190,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "tasks.trust",
                 "tasks.cleaning",
                 "tasks.costs",
+                "__main__",
             ),
         ),
     ),
@@ -195,6 +204,7 @@ FLOW_LIBRARIES = frozenset({"prefect", "pydantic"})
 
 APART = {
     "": "the package itself: lazy names of every floor, which nothing inside may use",
+    "testing.__main__": "",
     "testing": "checks that users run; they need pytest",
     "testing.contract": "",
     "testing.copies": "",

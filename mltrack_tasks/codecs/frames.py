@@ -25,6 +25,7 @@ from mltrack_tasks.codecs.parquet import (
     WRITER,
     open_parquet,
     parquet_writer,
+    read_parquet,
     writer_of,
 )
 from mltrack_tasks.codecs.spec import Spec, get
@@ -121,8 +122,8 @@ def decode_frame(body: bytes | memoryview, what: str) -> Any:
     file = open_parquet(body)
     spec = _spec_of(file, what)
     if spec is None:
-        return _decode_foreign(file, what)
-    table = file.read()
+        return _decode_foreign(body, what)
+    table = read_parquet(body)
     columns = table.columns
     del table
     fields = get(spec, "fields", list)
@@ -193,9 +194,9 @@ def _description(spec: Spec, writer: str) -> Description:
     )
 
 
-def _decode_foreign(file: Any, what: str) -> Any:
+def _decode_foreign(body: bytes | memoryview, what: str) -> Any:
     try:
-        return file.read().to_pandas()
+        return read_parquet(body).to_pandas()
     except (pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         raise FormatError(
             f"{what} is a Parquet file that cannot become a DataFrame ({error}); fetch the file "

@@ -33,6 +33,8 @@ class Ranges:
     def __init__(self, read: Read, size: int, what: str) -> None:
         self.size, self.what = size, what
         self.error: BaseException | None = None
+        self.judge: Callable[[int, memoryview], None] | None = None
+        """Told what is read, and from where, before pyarrow is; raises to keep it back."""
         self._read = read
         self._tail_start = 0 if size <= WHOLE_BELOW else size - TAIL
         self._tail: memoryview | None = None
@@ -43,6 +45,17 @@ class Ranges:
 
     def read(self, start: int, length: int) -> bytes | memoryview:
         """Read ``length`` bytes from ``start``, or up to the end."""
+        body = self.read_unjudged(start, length)
+        try:
+            if self.judge is not None:
+                self.judge(start, memoryview(body))
+        except Exception as error:
+            self.error = self.error or error
+            raise
+        return body
+
+    def read_unjudged(self, start: int, length: int) -> bytes | memoryview:
+        """Read the same for who judges."""
         end = min(start + length, self.size)
         if end <= start:
             return b""

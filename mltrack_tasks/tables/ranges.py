@@ -13,10 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
+from mltrack_tasks.codecs.pages import require_footer_room
+from mltrack_tasks.codecs.parquet import checked_metadata
 from mltrack_tasks.digest import MiB
 from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, MLTrackError
+from mltrack_tasks.memory import free_memory
+from mltrack_tasks.tables.pageroom import LESS_MEMORY, PageRoom
 from mltrack_tasks.tables.rangefile import RangeFile, Ranges, Read
 
 HOLE = 64 * 1024
@@ -46,7 +49,8 @@ class BlobDataset(ds.FileSystemDataset):  # type: ignore[misc]
         )
         self._format = ds.ParquetFileFormat(default_fragment_scan_options=options)
         try:
-            _check_chunks(self._ranges)
+            _check_footer(self._ranges)
+            self._ranges.judge = PageRoom(checked_metadata(self._ranges.open(RangeFile)), self._ranges).judge
             self._whole = self._fragment(RangeFile(self._ranges))
             schema = _visible(self._whole.physical_schema, what)
         except Exception as error:
@@ -116,12 +120,6 @@ class BlobDataset(ds.FileSystemDataset):  # type: ignore[misc]
         )
 
 
-LESS_MEMORY = (
-    "Select fewer columns, filter or aggregate in SQL, or query where there is more memory: nothing is "
-    "spilled to disk."
-)
-
-
 class _Scan:
     """What DuckDB asks of a scanner."""
 
@@ -156,44 +154,13 @@ def stretches(groups: Sequence[int], group_size: int, workers: int) -> list[list
     return [part for part in (first, *(list(rest[a:b]) for a, b in pairwise(cuts))) if part]
 
 
-class _RefusedError(Exception):
-    """Raised instead of reading more than the footer."""
-
-
-class _FooterFile(RangeFile):
-    """A file of which nothing is read once the footer is known."""
-
-    refusing = False
-
-    def read(self, length: int = -1) -> bytes | memoryview:
-        if self.refusing:
-            raise _RefusedError
-        return super().read(length)
-
-
-def _check_chunks(ranges: Ranges) -> None:
-    """Look at what the footer says of each column chunk, or raise an error of pyarrow's.
-
-    pyarrow 26 ends the whole process (``std::terminate``) if it meets damage there while it applies a filter,
-    or is asked from Python. Planning to read everything at once meets it too, and raises; types it compares
-    only where statistics are used.
-    """
-    file = ranges.open(_FooterFile)
-    opened = pq.ParquetFile(pa.PythonFile(file, mode="r"), pre_buffer=True)
-    file.refusing = True
-    try:
-        opened.read(use_threads=False)
-    except _RefusedError as refused:
-        refused.with_traceback(
-            None
-        )  # pyarrow keeps it, and it would keep this frame, and so pyarrow's reader
-    types = [
-        opened.metadata.schema.column(number).physical_type for number in range(opened.metadata.num_columns)
-    ]
-    for group in map(opened.metadata.row_group, range(opened.metadata.num_row_groups)):
-        for number, expected in enumerate(types):
-            if group.column(number).physical_type != expected:
-                raise pa.ArrowInvalid(f"a chunk of column {number} is not of the column's type, {expected}")
+def _check_footer(ranges: Ranges) -> None:
+    if ranges.size < 12:
+        return  # pyarrow says what is wrong with it
+    end = ranges.read(ranges.size - 8, 8)
+    size = int.from_bytes(end[:4], "little")
+    if size <= ranges.size - 8:
+        require_footer_room(memoryview(ranges.read(ranges.size - 8 - size, size)), free_memory() // 2)
 
 
 def _visible(schema: Any, what: str) -> Any:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mltrack_tasks import canonical, layout
-from mltrack_tasks.codecs.parquet import open_parquet, parquet_writer
+from mltrack_tasks.codecs.parquet import checked_metadata, open_parquet, parquet_writer, read_parquet
 from mltrack_tasks.digest import MiB
 from mltrack_tasks.errors import FormatError, IntegrityError
 from mltrack_tasks.tables.runcells import FIELDS, check_cells
@@ -97,8 +97,10 @@ def decode_rows(body: bytes | memoryview, what: str, *, columns: Sequence[str] |
         _check_number(file.metadata.metadata or {}, what)
         if not file.schema_arrow.equals(SCHEMA):
             raise IntegrityError(f"{what} does not have the columns of the run catalogue; rebuild it.")
-        _check_expansion(file.metadata, len(body), what)
-        table = file.read(columns=None if columns is None else list(columns)).replace_schema_metadata()
+        _check_expansion(checked_metadata(pa.BufferReader(pa.py_buffer(body))), len(body), what)
+        room = EXPANSION_FREE + EXPANSION * len(body)  # what the pages say counts, too
+        table = read_parquet(body, room, None if columns is None else list(columns))
+        table = table.replace_schema_metadata()
         table.validate(full=True)
         _check_rows(table, what)
     return table

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.tables.admission import CLOCK_AND_DICE, admit, fold, refuse
-from mltrack_tasks.tables.ranges import LESS_MEMORY
+from mltrack_tasks.tables.pageroom import LESS_MEMORY
 
 T = TypeVar("T")
 

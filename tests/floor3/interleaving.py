@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from mltrack_tasks.errors import TransientError
@@ -21,34 +22,32 @@ class Turns:
     """Lets actors take one step each time they are picked; an actor is at work, waiting, or done."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._changed = threading.Condition()
-        self._state = dict.fromkeys(names, "working")
-        self._granted: str | None = None
+        self._stopped: SimpleQueue[str | None] = SimpleQueue()
+        self._granted: dict[str, SimpleQueue[None]] = {name: SimpleQueue() for name in names}
+        self._waiting: set[str] = set()
+        self._working = len(names)
         self.dead: set[str] = set()
 
     def pick(self, choose: Callable[[list[str]], str]) -> bool:
         """Wait until nobody is at work, then let ``choose`` one of those who wait: False if all are done."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: "working" not in self._state.values(), 30), self._state
-            waiting = sorted(name for name, state in self._state.items() if state == "waiting")
-            if not waiting:
-                return False
-            self._granted = choose(waiting)
-            self._state[self._granted] = "working"
-            self._changed.notify_all()
-            return True
+        for _ in range(self._working):
+            if (name := self._stopped.get(timeout=60)) is not None:
+                self._waiting.add(name)
+        self._working = 0
+        if not self._waiting:
+            return False
+        chosen = choose(sorted(self._waiting))
+        self._waiting.discard(chosen)
+        self._working = 1
+        self._granted[chosen].put(None)
+        return True
 
     def take(self, name: str) -> None:
-        with self._changed:
-            self._state[name] = "waiting"
-            self._changed.notify_all()
-            assert self._changed.wait_for(lambda: self._granted == name, 30), f"{name} is never picked"
-            self._granted = None
+        self._stopped.put(name)
+        self._granted[name].get(timeout=60)
 
     def leave(self, name: str) -> None:
-        with self._changed:
-            self._state[name] = "done"
-            self._changed.notify_all()
+        self._stopped.put(None)
 
 
 class TurnStore(SteppedStore):

@@ -1,0 +1,42 @@
+"""``python -m mltrack_tasks check_access``: answers on the screen, and an exit code for scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mltrack_tasks.__main__ import main
+
+
+def test_a_store_is_checked_and_nothing_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check_access", str(tmp_path / "store"), "--write"]) == 0
+    said = capsys.readouterr().out
+    assert "    ok  write and delete: a probe object was written and removed" in said
+    assert "    ok  create-only writes" in said
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_without_write_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check_access", str(tmp_path / "store")]) == 0
+    assert "write and delete" not in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_is_told_with_its_fix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("x")
+    assert main(["check_access", str(tmp_path / "file")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("FAILED"))
+    assert lines[at + 1].strip()
+
+
+def test_what_is_no_store_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check_access", "gs://bucket"]) == 2
+    assert capsys.readouterr().err.startswith("InvalidInputError: ")
+
+
+def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "check_access" in capsys.readouterr().out
