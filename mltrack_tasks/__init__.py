@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.records import RunManifest as RunManifest
     from mltrack_tasks.refs import DataRef as DataRef
     from mltrack_tasks.registry.listing import ModelSummary as ModelSummary
+    from mltrack_tasks.replication.report import ReplicationReport as ReplicationReport
     from mltrack_tasks.tasks import apply_retention as apply_retention
     from mltrack_tasks.tasks import check_access as check_access
     from mltrack_tasks.tasks import collect_garbage as collect_garbage
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import delete_local_batch as delete_local_batch
     from mltrack_tasks.tasks import deprecate_version as deprecate_version
     from mltrack_tasks.tasks import download_model as download_model
+    from mltrack_tasks.tasks import end_replication as end_replication
     from mltrack_tasks.tasks import estimate_costs as estimate_costs
     from mltrack_tasks.tasks import find_existing as find_existing
     from mltrack_tasks.tasks import find_runs_by_data as find_runs_by_data
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import register_model as register_model
     from mltrack_tasks.tasks import remove_alias as remove_alias
     from mltrack_tasks.tasks import remove_run as remove_run
+    from mltrack_tasks.tasks import replicate_store as replicate_store
     from mltrack_tasks.tasks import resolve_model as resolve_model
     from mltrack_tasks.tasks import restore_batch as restore_batch
     from mltrack_tasks.tasks import retrieve_data as retrieve_data
@@ -131,12 +134,13 @@ _HOMES = {
     "receipts": ("Receipt",),
     "records": ("NamedData", "RunManifest"),
     "refs": ("DataRef",),
+    "replication.report": ("ReplicationReport",),
     "tasks": (
         *("delete_local_batch", "find_existing", "finish_migration", "finish_restore", "plan_manifests"),
         *("plan_migration", "plan_restore", "restore_batch", "scan_source", "upload_batch"),
         *("verify_batch", "verify_batches", "write_manifests", "write_models"),
         *("verify_store", "heal_store", "collect_garbage", "remove_run", "apply_retention"),
-        *("undo_collection", "estimate_costs"),
+        *("undo_collection", "end_replication", "replicate_store", "estimate_costs"),
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
         *("copy_model", "deprecate_version", "download_model", "list_models", "load_model"),

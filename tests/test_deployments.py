@@ -34,6 +34,7 @@ MUST_BE_ASKED = {
     "mltrack-register-model": {"run_id", "model_name"},
     "mltrack-promote-model": {"model_name"},
     "mltrack-rollback-model": {"model_name"},
+    "mltrack-replicate-store": {"target"},
 }
 """Parameters that a person has to give; any other deployment can be run as it is."""
 

@@ -36,6 +36,8 @@ from mltrack_tasks import (
     views,
 )
 from mltrack_tasks.collecting import collect, removing, retaining, undoing
+from mltrack_tasks.replication import progress as replica
+from mltrack_tasks.replication import replicate
 from mltrack_tasks.trust import heal, verify
 
 PROMISED = Path(__file__).with_name("public_names.txt")
@@ -54,6 +56,8 @@ OPERATIONS = {
             query,
             registry,
             runs,
+            replica,
+            replicate,
             usage,
             verify,
         ),
@@ -157,9 +161,10 @@ def test_a_task_and_its_function_take_the_same(name: str) -> None:
         del there["store"]
     there.pop("observe", None)
     here.pop("progress", None)  # what a task has in the place of an observer
-    assert ("target_store" in here) == ("target_store" in there)
+    for other in ("target", "target_store"):
+        assert (other in here) == (other in there)
     for each in (here, there):
-        for stores in ("target_store", "replicas"):
+        for stores in ("target", "target_store", "replicas"):
             each.pop(stores, None)  # blocks or addresses in a task, open stores in its function
     assert list(here.values()) == list(there.values())
 

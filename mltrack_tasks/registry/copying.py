@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
 from mltrack_tasks import events, layout, modelkeys
-from mltrack_tasks.blobs import read_blob, write_blob
-from mltrack_tasks.copies import noted_composite
+from mltrack_tasks.blobs import write_blob
 from mltrack_tasks.deletions import hold
-from mltrack_tasks.digest import part_size_for
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.models import ModelFile, ModelVersion
 from mltrack_tasks.recordstore import ensure
@@ -24,7 +21,7 @@ from mltrack_tasks.registry.registering import (
     pin_key,
     stored_version,
 )
-from mltrack_tasks.sources import Source
+from mltrack_tasks.storedblob import StoredBlob
 from mltrack_tasks.stores.base import Store
 
 
@@ -66,28 +63,8 @@ def copy_model(
     return replace(with_standing(target_store, stored), created=stored.created)
 
 
-class _StoredSource(Source):
-    """The bytes of a blob of another store; whoever sends them hashes them once more."""
-
-    def __init__(self, store: Store, file: ModelFile) -> None:
-        self._store, self._file = store, file
-        self._key = layout.blob_key(file.digest, file.format)
-        self.digest, self.size = file.digest, file.size_bytes
-
-    def body(self) -> bytes | memoryview:
-        return read_blob(self._store, self._file.digest, self._file.format, self.size)
-
-    def parts(self) -> Iterator[bytes]:
-        step = part_size_for(self.size)
-        for start in range(0, self.size, step):
-            yield bytes(self._store.get_range(self._key, start, min(step, self.size - start)))
-
-    def composite(self) -> str:
-        return noted_composite(self._store, self.digest, self.size) or super().composite()
-
-
 def _write(store: Store, target: Store, file: ModelFile, observe: Observe) -> DataRef:
-    source = _StoredSource(store, file)
+    source = StoredBlob(store, file.digest, file.format, file.size_bytes)
     created = write_blob(target, source, file.format, observe=observe, ask=True)
     place = layout.blob_key(file.digest, file.format)
     return DataRef(file.digest, file.format, file.size_bytes, place, file.shown_path, created=created)

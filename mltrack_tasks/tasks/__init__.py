@@ -49,6 +49,7 @@ from mltrack_tasks.tasks.registry import (
     rollback_model,
     set_policy,
 )
+from mltrack_tasks.tasks.replication import end_replication, replicate_store
 from mltrack_tasks.tasks.runs import find_runs_by_data, get_run, list_runs, rebuild_views, store_run
 from mltrack_tasks.tasks.search import (
     compact_catalog,
@@ -69,6 +70,7 @@ __all__ = [
     "delete_local_batch",
     "deprecate_version",
     "download_model",
+    "end_replication",
     "estimate_costs",
     "find_existing",
     "find_runs_by_data",
@@ -93,6 +95,7 @@ __all__ = [
     "register_model",
     "remove_alias",
     "remove_run",
+    "replicate_store",
     "resolve_model",
     "restore_batch",
     "retrieve_data",

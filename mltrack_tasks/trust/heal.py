@@ -19,6 +19,7 @@ from mltrack_tasks.receipts import Receipt
 from mltrack_tasks.registry.reading import read_version
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.files import checked_path
+from mltrack_tasks.stores.guard import for_replication
 from mltrack_tasks.trust import remedies
 from mltrack_tasks.trust.blobheal import heal_blob
 from mltrack_tasks.trust.findings import OF_BLOBS, UNKNOWN_FORMAT, UNREADABLE, Finding
@@ -98,6 +99,7 @@ class _Work:
     """The findings of one audit, and what becomes of them."""
 
     def __init__(self, store: Store, dry_run: bool, observe: Observe) -> None:
+        store = for_replication(store)  # what is healed is what its source has
         self._store, self._direct, self._dry_run, self._observe = store, store.uncached(), dry_run, observe
         self._about: dict[str, _About] = {}
         self.wanted: list[Wanted] = []

@@ -10,6 +10,7 @@ from mltrack_tasks.digest import is_digest
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.removals import REMOVED_RUNS
 from mltrack_tasks.snapshots import PARTS, SNAPSHOTS
+from mltrack_tasks.stores.guard import REPLICA_ENDED, REPLICA_FOLDER
 from mltrack_tasks.stores.probe import PROBE_FOLDER
 from mltrack_tasks.trust.journal import AUDITS, is_audit_key
 
@@ -39,6 +40,10 @@ def is_other_record(key: str) -> bool:
 
 def _is_snapshot(key: str) -> bool:
     return _NUMBERED.fullmatch(key.removeprefix(SNAPSHOTS)) is not None
+
+
+def _is_of_replica(key: str) -> bool:
+    return key == REPLICA_ENDED or _NUMBERED.fullmatch(key.removeprefix(REPLICA_FOLDER)) is not None
 
 
 def _is_part(key: str) -> bool:
@@ -112,5 +117,6 @@ _KNOWN: dict[str, Callable[[str], bool]] = {
     modelkeys.REGISTRY: _is_of_registry,
     GC: lambda key: key.endswith(".json"),
     AUDITS: is_audit_key,
+    REPLICA_FOLDER: _is_of_replica,
     PROBE_FOLDER: lambda key: True,
 }

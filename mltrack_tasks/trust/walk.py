@@ -145,7 +145,7 @@ def past_folder(folder: str) -> str:
 def _pins_there(stats: Iterable[Stat]) -> Iterator[tuple[str, str, int, Stat]]:
     strange: list[Stat] = []
     for stat in stats:
-        digest = _digest_of_pin(stat)
+        digest = digest_of_pin(stat)
         if digest is None:
             strange.append(stat)
             continue
@@ -161,7 +161,8 @@ def _digest_of_object(stat: Stat) -> str | None:
     return _digest_in(stat.key, layout.blob_folder) if is_part else None
 
 
-def _digest_of_pin(stat: Stat) -> str | None:
+def digest_of_pin(stat: Stat) -> str | None:
+    """The digest that a pin holds, or None for what is no pin."""
     is_pin = stat.size == 0 and not stat.key.endswith("/")
     return _digest_in(stat.key, layout.pin_folder) if is_pin else None
 
