@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # 3.11 first: it is what the lock is tested with.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-STAGES := tests/e2e tests/real
+STAGES := tests/e2e tests/real tests/browser
 # Files of tests side by side, each in one process: most of a test is waiting or one core's work. One start
 # for all: each process imports pandas, MLflow and Prefect anew, which takes as long as a hundred tests.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
@@ -38,10 +38,12 @@ test: $(READY) ## the tests; ARGS="-k name" is passed on to pytest
 e2e: $(READY) ## the end-to-end tests: the demo, the examples, a Prefect server
 	$(BIN)/python -m pytest tests/e2e $(ARGS)
 
-check: $(READY) ## ruff and mypy
+check: $(READY) ## ruff, mypy, and linters of the image and the compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint deployments/Dockerfile
+	$(BIN)/compose-lint --quiet deployments/compose.yaml
 
 bench: $(READY) ## the benchmarks, each beside its bar
 	$(BIN)/python -m benchmarks $(ARGS)

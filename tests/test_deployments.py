@@ -153,7 +153,7 @@ def test_code_from_elsewhere(code: str, repository: dict[str, str] | None) -> No
 def test_a_variable_that_is_not_set_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Prefect would deploy an empty text."""
     wanting = tmp_path / "prefect.yaml"
-    wanting.write_text(TEXT.replace("image: mltrack-worker", 'image: "{{ $MLTRACK_IMAGE }}"'))
+    wanting.write_text(TEXT.replace("image: mltrack-worker:0.1.0", 'image: "{{ $MLTRACK_IMAGE }}"'))
     monkeypatch.setattr(deploying, "FILE", wanting)
     with pytest.raises(InvalidInputError, match="MLTRACK_IMAGE"):
         deploying.read("docker", None, "installed")
