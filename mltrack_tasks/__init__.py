@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from mltrack_tasks.refs import DataRef as DataRef
     from mltrack_tasks.registry.listing import ModelSummary as ModelSummary
     from mltrack_tasks.replication.report import ReplicationReport as ReplicationReport
+    from mltrack_tasks.restores import RestoredData as RestoredData
     from mltrack_tasks.tasks import apply_retention as apply_retention
+    from mltrack_tasks.tasks import await_restore as await_restore
     from mltrack_tasks.tasks import check_access as check_access
     from mltrack_tasks.tasks import collect_garbage as collect_garbage
     from mltrack_tasks.tasks import compact_catalog as compact_catalog
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import replicate_store as replicate_store
     from mltrack_tasks.tasks import resolve_model as resolve_model
     from mltrack_tasks.tasks import restore_batch as restore_batch
+    from mltrack_tasks.tasks import restore_data as restore_data
     from mltrack_tasks.tasks import retrieve_data as retrieve_data
     from mltrack_tasks.tasks import retrieve_file as retrieve_file
     from mltrack_tasks.tasks import rollback_model as rollback_model
@@ -135,12 +138,14 @@ _HOMES = {
     "records": ("NamedData", "RunManifest"),
     "refs": ("DataRef",),
     "replication.report": ("ReplicationReport",),
+    "restores": ("RestoredData",),
     "tasks": (
         *("delete_local_batch", "find_existing", "finish_migration", "finish_restore", "plan_manifests"),
         *("plan_migration", "plan_restore", "restore_batch", "scan_source", "upload_batch"),
         *("verify_batch", "verify_batches", "write_manifests", "write_models"),
         *("verify_store", "heal_store", "collect_garbage", "remove_run", "apply_retention"),
         *("undo_collection", "end_replication", "replicate_store", "estimate_costs"),
+        *("restore_data", "await_restore"),
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
         *("copy_model", "deprecate_version", "download_model", "list_models", "load_model"),

@@ -13,8 +13,9 @@ from threading import Lock
 from weakref import WeakKeyDictionary
 
 from mltrack_tasks import events, layout
+from mltrack_tasks.archives import archived_error, told
 from mltrack_tasks.digest import SINGLE_PUT_LIMIT, MiB, composite_checksum, part_size_for, sha256_hex
-from mltrack_tasks.errors import ArchivedError, IntegrityError, NotFoundError, TransientError
+from mltrack_tasks.errors import IntegrityError, NotFoundError, TransientError
 from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.recordstore import create_if_absent
@@ -224,11 +225,7 @@ def _is_intact(store: Store, stat: Stat, source: Source) -> bool:
 
 def _require_readable(store: Store, stat: Stat, accept_archived: bool) -> None:
     if stat.archived and not accept_archived:
-        raise ArchivedError(
-            f"{stat.key} in {store.location} is there, but archived in {stat.storage_class}: it cannot be "
-            "read until it is restored (restore_data).",
-            details={"key": stat.key, "storage_class": stat.storage_class},
-        )
+        raise archived_error(store, stat)
 
 
 def send_blob(store: Store, key: str, source: Source, *, replacing: str | None = None) -> bool:
@@ -277,21 +274,21 @@ def _send_part(upload: Upload, numbered: tuple[int, bytes]) -> bytes:
 
 
 def _read_whole(store: Store, key: str, size: int | None) -> bytes:
-    if size is not None and size <= READ_SIZE:
-        return store.get(key)
-    stat = store.head(key)
+    stat = store.head(key) if size is None or size > READ_SIZE else None
     if stat is None or stat.size <= READ_SIZE:
-        return store.get(key)
+        with told(store, key):
+            return store.get(key)
     return b"".join(_ranges(store, key, stat.size))
 
 
 def _ranges(store: Store, key: str, size: int, workers: int | None = None) -> Iterator[bytes | memoryview]:
-    if size <= READ_SIZE:
-        yield store.get(key)
-        return
-    starts = range(0, size, READ_SIZE)
-    at_once = store.max_workers if workers is None else workers
-    yield from map_ordered(lambda start: store.get_range(key, start, READ_SIZE), starts, at_once)
+    with told(store, key):
+        if size <= READ_SIZE:
+            yield store.get(key)
+            return
+        starts = range(0, size, READ_SIZE)
+        at_once = store.max_workers if workers is None else workers
+        yield from map_ordered(lambda start: store.get_range(key, start, READ_SIZE), starts, at_once)
 
 
 def _pause(attempt: int) -> None:

@@ -35,18 +35,23 @@ def store_data(
     name: str = "data",
     *,
     metadata: Mapping[str, Any] | None = None,
+    storage_class: str | None = None,
     observe: Observe = log_event,
 ) -> DataRef:
     """Store a DataFrame, ndarray, JSON value or bytes -> its ref.
 
     Equal data gets the same digest and is not sent again (``created=False``). The name and the user's
     metadata are kept in a record of their own, one for each distinct (data, name, metadata).
+    ``storage_class``, instead of the store's, is that of a blob that is new, such as GLACIER_IR; what is
+    there already stays where it is.
 
-    Raises InvalidInputError for data that would not come back exactly as it is, and for a bad name.
+    Raises InvalidInputError for data that would not come back exactly as it is, for a bad name, and for a
+    storage class that S3 has not or that cannot be read at once.
     """
     layout.name_folder(name)
     described = check_metadata(metadata)
-    return _store_named(store, partial(write_value, store, data, name), name, described, observe)
+    placed = store if storage_class is None else store.placing(storage_class)
+    return _store_named(placed, partial(write_value, placed, data, name), name, described, observe)
 
 
 def store_file(
@@ -55,18 +60,21 @@ def store_file(
     name: str | None = None,
     *,
     metadata: Mapping[str, Any] | None = None,
+    storage_class: str | None = None,
     observe: Observe = log_event,
 ) -> DataRef:
     """Store a file's bytes -> its ref; ``name`` defaults to the file's own.
 
     Any size, in bounded memory: above 64 MiB in parts. The format follows from the bytes (``parquet``,
-    ``npy``, else ``bin``), never from the file's name. Raises SourceChangedError if the file changes.
+    ``npy``, else ``bin``), never from the file's name. ``storage_class`` as for ``store_data``. Raises
+    SourceChangedError if the file changes.
     """
     file = checked_path(path)
     name = file.name if name is None else name
     layout.name_folder(name)
     described = check_metadata(metadata)
-    return _store_named(store, partial(write_file, store, file, name), name, described, observe)
+    placed = store if storage_class is None else store.placing(storage_class)
+    return _store_named(placed, partial(write_file, placed, file, name), name, described, observe)
 
 
 def retrieve_data(store: Store, ref: DataRef | str) -> Any:

@@ -7,6 +7,7 @@ attributes, because task runners send exceptions between processes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 
@@ -69,7 +70,27 @@ class SourceChangedError(IntegrityError):
 
 
 class ArchivedError(MLTrackError):
-    """The object lies in an archive storage class and must be restored before it can be read."""
+    """The object lies in an archive storage class and must be restored before it can be read.
+
+    ``storage_class`` is where it lies, ``restoring`` whether that is under way, ``prices`` what each tier of
+    restoring costs [dollars], ``how`` the call that begins it; empty where S3 has not been asked.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        storage_class: str | None = None,
+        restoring: bool = False,
+        prices: Mapping[str, Decimal] | None = None,
+        how: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, details=details)
+        self.storage_class = storage_class
+        self.restoring = restoring
+        self.prices: dict[str, Decimal] = dict(prices or {})
+        self.how = how
 
 
 class FormatError(MLTrackError):

@@ -95,6 +95,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "stores.identity",
                 "stores.probe",
                 "stores.s3_inventory",
+                "stores.s3_restore",
             ),
             *("localtree", "localtree.folders", "localtree.leftovers", "localtree.newfile"),
             *("localtree.reading", "localtree.scanning", "localtree.together", "localtree.writing"),
@@ -106,7 +107,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         frozenset({"pydantic", "mlflow", "joblib"}),
         (
             *("codeversion", "provenance", "sources", "delivery", "recordstore", "deletions", "blobs"),
-            "copies",
+            *("archives", "copies", "restores"),
             *("values", "run_inputs", "manifests", "content", "runlog", "snapshots", "catalog", "treeparts"),
             *("compaction", "runs", "views", "lineage", "usage", "query", "captured", "signatures"),
             *(
@@ -195,6 +196,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "tasks.cleaning",
                 "tasks.costs",
                 "__main__",
+                "tasks.archives",
             ),
         ),
     ),

@@ -31,6 +31,7 @@ from mltrack_tasks import (
     migration,
     query,
     registry,
+    restores,
     runs,
     usage,
     views,
@@ -61,7 +62,7 @@ OPERATIONS = {
             usage,
             verify,
         ),
-        *(removing, retaining, undoing, views),
+        *(removing, restores, retaining, undoing, views),
     )
 }
 """The modules of floor 3; a task and its operation share the verb."""

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from mltrack_tasks.archives import price_region
 from mltrack_tasks.costs.counting import Counted, count
 from mltrack_tasks.costs.owners import Owners
 from mltrack_tasks.delivery import deliver
@@ -16,12 +17,12 @@ from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.pricing.bills import GB, Count, billed_bytes, per_thousand, retrieval_cost
 from mltrack_tasks.pricing.figures import CostEstimate, CostLine, OwnerCost, cost_chart
 from mltrack_tasks.pricing.lifecycle import parse_rules
-from mltrack_tasks.pricing.prices import REGION, Prices, load_prices
+from mltrack_tasks.pricing.prices import Prices, load_prices
 from mltrack_tasks.pricing.tally import BLOBS, CURRENT, MARKER, Rates, Tally, early_deletion
 from mltrack_tasks.pricing.whatif import WhatIf, of_class, of_left_alone, of_rules
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.files import checked_path
-from mltrack_tasks.stores.identity import region_of, s3_of
+from mltrack_tasks.stores.identity import s3_of
 from mltrack_tasks.trust.roots import name_in_log, roots
 
 WHAT_IF = ("STANDARD", "INTELLIGENT_TIERING", "STANDARD_IA", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE")
@@ -60,7 +61,7 @@ def estimate_costs(
     """
     if min(monthly_puts, monthly_gets, monthly_read_bytes) < 0:
         raise InvalidInputError("Requests and bytes of a month are numbers, 0 or more.")
-    asked = load_prices(region or _region(store), path=prices)
+    asked = load_prices(region or price_region(store), path=prices)
     rules = None if lifecycle is None else parse_rules(lifecycle)
     for name in storage_classes:
         asked.of(name)
@@ -97,13 +98,6 @@ def save_chart(found: CostEstimate, path: str | Path) -> Path:
     """
     body = cost_chart(found).encode()
     return deliver([body], sha256_hex(body), len(body), checked_path(path))
-
-
-def _region(store: Store) -> str:
-    s3 = s3_of(store)
-    if s3 is None or s3.settings.endpoint_url:
-        return REGION
-    return region_of(s3) or REGION
 
 
 def _base(store: Store) -> str:

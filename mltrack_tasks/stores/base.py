@@ -31,6 +31,7 @@ class Stat:
     modified: datetime
     storage_class: str | None = None
     restored: bool = False
+    restoring: bool = False
     sha256: str | None = None
     composite: str | None = None
 
@@ -165,6 +166,10 @@ class Store(ABC):
         """This store without any read cache: what it reads is what is there."""
         return self
 
+    def placing(self, storage_class: str) -> Store:
+        """This store, with new blobs in another storage class; InvalidInputError where there is none."""
+        raise InvalidInputError(f"{self.location} has no storage classes; leave storage_class out.")
+
     def unfinished(self) -> Iterator[Stat]:
         """Describe writes that were begun and neither finished nor dropped: keys, and when they began."""
         return iter(())
@@ -233,12 +238,15 @@ class WrapperStore(Store):
         return self.inner.evict(key)
 
     def uncached(self) -> Store:
-        inner = self.inner.uncached()
-        if inner is self.inner:
-            return self
+        return self._around(self.inner.uncached())
+
+    def placing(self, storage_class: str) -> Store:
+        return self._around(self.inner.placing(storage_class))
+
+    def _around(self, inner: Store) -> Store:
         other = copy(self)
         other.inner = inner
-        return other
+        return self if inner is self.inner else other
 
     def unfinished(self) -> Iterator[Stat]:
         return self.inner.unfinished()

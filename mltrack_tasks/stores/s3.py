@@ -169,6 +169,12 @@ class S3Store(Store):
     def check(self, key: str) -> None:
         layout.check_key(key, self.settings.prefix)
 
+    def placing(self, storage_class: str) -> Store:
+        other = shallow_copy(self)
+        other.settings = replace(self.settings, storage_class=storage_class)
+        other._attributes = {"Storage-Class": storage_class}
+        return other
+
     def outer(self) -> Iterator[Store]:
         parts = self.settings.prefix.split("/") if self.settings.prefix else []
         for count in reversed(range(len(parts))):

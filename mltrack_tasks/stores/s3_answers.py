@@ -79,6 +79,7 @@ def stat_of(key: str, raw: dict[str, Any]) -> Stat:
         raw["LastModified"],
         storage_class=raw.get("ArchiveStatus") or raw.get("StorageClass"),
         restored='ongoing-request="false"' in raw.get("Restore", ""),
+        restoring='ongoing-request="true"' in raw.get("Restore", ""),
         sha256=whole,
         composite=composite,
     )

@@ -30,6 +30,7 @@ ACTIONS = {
     "uploads": "s3:ListBucketMultipartUploads",
     "delete": "s3:DeleteObject",
     "copy": "s3:GetObject and s3:PutObject",
+    "restore": "s3:RestoreObject",
 }
 """The IAM action behind each verb of the store."""
 
@@ -92,6 +93,7 @@ CODES: dict[str, _Row] = {
         ("BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"), (TransientError, _DAMAGED)
     ),
     **dict.fromkeys(("InvalidObjectState", "ObjectNotInActiveTierError"), (ArchivedError, _RESTORE)),
+    "GlacierExpeditedRetrievalNotAvailable": (TransientError, "Try again, or choose Standard or Bulk."),
     **dict.fromkeys(
         ("KMS.DisabledException", "KMS.NotFoundException", "KMSAccessDenied"),
         (AccessError, "Check kms_key_id and grant kms:GenerateDataKey and kms:Decrypt on it."),

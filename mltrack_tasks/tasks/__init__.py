@@ -8,6 +8,7 @@ not the data behind them.
 from __future__ import annotations
 
 from mltrack_tasks.tasks.admin import check_access
+from mltrack_tasks.tasks.archives import await_restore, restore_data
 from mltrack_tasks.tasks.cleaning import apply_retention, collect_garbage, remove_run, undo_collection
 from mltrack_tasks.tasks.costs import estimate_costs
 from mltrack_tasks.tasks.data import (
@@ -62,6 +63,7 @@ from mltrack_tasks.tasks.trust import heal_store, verify_store
 
 __all__ = [
     "apply_retention",
+    "await_restore",
     "check_access",
     "collect_garbage",
     "compact_catalog",
@@ -98,6 +100,7 @@ __all__ = [
     "replicate_store",
     "resolve_model",
     "restore_batch",
+    "restore_data",
     "retrieve_data",
     "retrieve_file",
     "rollback_model",

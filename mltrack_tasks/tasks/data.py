@@ -20,15 +20,19 @@ def store_data(
     name: str = "data",
     *,
     metadata: Mapping[str, Any] | None = None,
+    storage_class: str | None = None,
     store: MLTrackStore | str | None = None,
 ) -> DataRef:
     """Store a DataFrame, ndarray, JSON value or bytes -> its ref.
 
-    Equal data gets the same digest and is not sent again (``ref.created`` is False). Raises InvalidInputError
-    for data that would not come back exactly as it is; the message names value, column and dtype.
+    Equal data gets the same digest and is not sent again (``ref.created`` is False). ``storage_class``,
+    instead of the store's, is that of a blob that is new, such as GLACIER_IR. Raises InvalidInputError for
+    data that would not come back exactly as it is; the message names value, column and dtype.
     """
     with recorded():
-        return content.store_data(open_store(store), data, name, metadata=metadata, observe=report)
+        return content.store_data(
+            open_store(store), data, name, metadata=metadata, storage_class=storage_class, observe=report
+        )
 
 
 @mltrack_task
@@ -37,14 +41,18 @@ def store_file(
     name: str | None = None,
     *,
     metadata: Mapping[str, Any] | None = None,
+    storage_class: str | None = None,
     store: MLTrackStore | str | None = None,
 ) -> DataRef:
     """Store the bytes of a file on the machine that runs the task -> its ref; any size, in bounded memory.
 
-    Raises SourceChangedError if the file changes while it is read; nothing is stored under a false digest.
+    ``storage_class`` as for ``store_data``. Raises SourceChangedError if the file changes while it is read;
+    nothing is stored under a false digest.
     """
     with recorded():
-        return content.store_file(open_store(store), path, name, metadata=metadata, observe=report)
+        return content.store_file(
+            open_store(store), path, name, metadata=metadata, storage_class=storage_class, observe=report
+        )
 
 
 @mltrack_task
