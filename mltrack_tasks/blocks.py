@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from prefect.blocks.core import Block, schema_extra
 from prefect_aws import AwsCredentials, MinIOCredentials
@@ -27,7 +27,8 @@ from mltrack_tasks.stores.s3_settings import S3Settings
 
 _BUCKET_FIELDS = (
     *("credentials", "region_name", "endpoint_url", "storage_class", "server_side_encryption"),
-    *("kms_key_id", "s3_extra_args", "expected_bucket_owner"),
+    *("kms_key_id", "s3_extra_args", "expected_bucket_owner", "addressing_style", "ca_bundle"),
+    "transfer_acceleration",
 )
 """Fields that mean nothing to a directory."""
 
@@ -78,6 +79,16 @@ class MLTrackStore(Block):
     endpoint_url: str | None = Field(
         default=None, description="Address of an S3-compatible server; empty for AWS."
     )
+    addressing_style: Literal["path", "virtual"] | None = Field(
+        default=None,
+        description="Whether the bucket stands in the path or in the host of addresses; empty for the usual.",
+    )
+    transfer_acceleration: bool = Field(
+        default=False, description="Send requests through S3 Transfer Acceleration (enabled on the bucket)."
+    )
+    ca_bundle: str | None = Field(
+        default=None, description="File on the worker with the certificates of a CA of your own (PEM)."
+    )
     storage_class: str | None = Field(
         default=None, description="Storage class of new blobs, such as INTELLIGENT_TIERING or GLACIER_IR."
     )
@@ -106,7 +117,7 @@ class MLTrackStore(Block):
 
     @field_validator(
         *("bucket", "path", "region_name", "endpoint_url", "storage_class", "server_side_encryption"),
-        *("kms_key_id", "expected_bucket_owner", "cache_dir"),
+        *("kms_key_id", "expected_bucket_owner", "cache_dir", "addressing_style", "ca_bundle"),
         mode="before",
     )
     @classmethod
@@ -188,7 +199,9 @@ class MLTrackStore(Block):
             keys=keys_of(self.credentials),
             region=self.region_name or getattr(self.credentials, "region_name", None),
             endpoint_url=self.endpoint_url or getattr(parameters, "endpoint_url", None),
-            verify=verification_of(parameters),
+            verify=self.ca_bundle or verification_of(parameters),
+            addressing=self.addressing_style,
+            accelerate=self.transfer_acceleration,
             storage_class=self.storage_class,
             encryption=self.server_side_encryption,
             kms_key_id=self.kms_key_id,

@@ -35,8 +35,11 @@ def build_objects(
     break every PUT that a slow line cannot finish within it.
     """
     require_same_process()
-    endpoint: str = client.meta.endpoint_url
-    config = _config(settings, endpoint, client.meta.region_name)
+    endpoint, is_virtual = _address(client.meta.endpoint_url, settings)
+    config = {
+        **_config(settings, endpoint, client.meta.region_name),
+        "virtual_hosted_style_request": is_virtual,
+    }
     make: Callable[..., S3Store] = partial(
         S3Store,
         settings.bucket,
@@ -49,6 +52,20 @@ def build_objects(
         return make(config={**config, "aws_endpoint_url_s3": endpoint})
     except UnknownConfigurationKeyError:
         return make(config=config)
+
+
+def _address(endpoint: str, settings: S3Settings) -> tuple[str, bool]:
+    """Where requests go, and whether the bucket is a part of the host's name there.
+
+    obstore takes the host of a virtual style as it is. Without a wish it is the path style, also where boto3
+    chooses the other one: both are the same bucket.
+    """
+    if settings.accelerate:
+        return f"https://{settings.bucket}.s3-accelerate.amazonaws.com", True
+    if settings.addressing != "virtual":
+        return endpoint, False
+    scheme, _, host = endpoint.partition("://")
+    return f"{scheme}://{settings.bucket}.{host}", True
 
 
 def require_same_process() -> None:
@@ -67,7 +84,6 @@ def _config(settings: S3Settings, endpoint: str, region: str | None) -> Any:
     config: dict[str, Any] = {
         "endpoint": endpoint,
         "region": region or "us-east-1",
-        "virtual_hosted_style_request": False,
         "checksum_algorithm": "sha256",
         "conditional_put": "etag",
         "skip_signature": False,

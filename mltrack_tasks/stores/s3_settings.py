@@ -32,6 +32,7 @@ STORAGE_CLASSES = (
 ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
 """Storage classes that exist, but not for what must be readable at once."""
 ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
+ADDRESSING = ("path", "virtual")
 EXTRA_ARGS = ("ServerSideEncryption", "SSEKMSKeyId", "BucketKeyEnabled", "StorageClass", "RequestPayer")
 """Keys of ``s3_extra_args`` that this store honours on every write."""
 
@@ -58,6 +59,11 @@ class S3Settings:
     region: str | None = None
     endpoint_url: str | None = None
     verify: bool | str = True
+    """Whether certificates are checked, or a file of those of a CA of one's own."""
+    addressing: str | None = None
+    """``path``, or ``virtual``: the bucket is in the host. None: path for an endpoint, else boto3's way."""
+    accelerate: bool = False
+    """Whether requests go to S3's Transfer Acceleration, which the bucket must have enabled."""
     storage_class: str | None = None
     encryption: str | None = None
     kms_key_id: str | None = None
@@ -83,7 +89,17 @@ class S3Settings:
             layout.check_choice(self.encryption, ENCRYPTIONS, "server_side_encryption")
         if self.kms_key_id and not str(self.encryption).startswith("aws:kms"):
             raise InvalidInputError("kms_key_id needs server_side_encryption='aws:kms' (or 'aws:kms:dsse').")
+        self._check_endpoint()
         object.__setattr__(self, "prefix", layout.check_prefix(self.prefix))
+
+    def _check_endpoint(self) -> None:
+        if self.addressing is not None:
+            layout.check_choice(self.addressing, ADDRESSING, "addressing_style")
+        if self.accelerate and (self.endpoint_url or self.addressing == "path" or "." in self.bucket):
+            raise InvalidInputError(
+                "transfer_acceleration is of AWS alone, in the virtual style, for buckets without dots in "
+                "their names: leave it out, or endpoint_url and addressing_style."
+            )
 
     @property
     def location(self) -> str:
@@ -179,7 +195,10 @@ def build_client(
     """
     from botocore.config import Config
 
-    options: Any = {"addressing_style": "path"} if settings.endpoint_url else {}
+    style = settings.addressing or ("path" if settings.endpoint_url else None)
+    options: Any = {"addressing_style": style} if style else {}
+    if settings.accelerate:
+        options["use_accelerate_endpoint"] = True
     if sign_bodies is not None:
         options["payload_signing_enabled"] = sign_bodies
     config = Config(
