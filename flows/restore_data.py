@@ -10,12 +10,13 @@ from prefect.flow_runs import suspend_flow_run
 from pydantic import Field
 
 from mltrack_tasks import RestoredData, tasks
+from mltrack_tasks.forms import OptionalText, StoreChoice, run_name
 
 
-@flow(name="mltrack-restore-data")
+@flow(name="mltrack-restore-data", flow_run_name=run_name("restore data"))
 def restore_data(
     refs: list[str] | None = None,
-    run_id: str | None = None,
+    run_id: OptionalText = None,
     days: Annotated[int, Field(ge=1, le=365)] = 7,
     tier: Literal["Standard", "Bulk", "Expedited"] = "Standard",
     max_cost: Annotated[float, Field(ge=0)] = 10.0,
@@ -23,7 +24,7 @@ def restore_data(
     wait: Literal["no", "poll", "suspend"] = "no",
     timeout_hours: Annotated[float, Field(ge=0)] = 48,
     poll_minutes: Annotated[float, Field(gt=0)] = 15,
-    store: str | None = None,
+    store: StoreChoice = None,
 ) -> RestoredData:
     """Restore the data of a run, or of refs, out of its archive -> how it stands in the end.
 
