@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from mltrack_tasks.capturing import capture as capture
     from mltrack_tasks.capturing import current_capture as current_capture
     from mltrack_tasks.collecting.collect import GarbageReport as GarbageReport
+    from mltrack_tasks.collecting.migrations import RemovedMigration as RemovedMigration
+    from mltrack_tasks.collecting.removalplans import RemovalReport as RemovalReport
     from mltrack_tasks.collecting.removing import RemovedRun as RemovedRun
     from mltrack_tasks.collecting.retaining import RetentionReport as RetentionReport
     from mltrack_tasks.collecting.retention import RetentionPolicy as RetentionPolicy
     from mltrack_tasks.collecting.undoing import UndoneCollection as UndoneCollection
+    from mltrack_tasks.collecting.versions import RemovedVersion as RemovedVersion
     from mltrack_tasks.compaction import CompactionReport as CompactionReport
     from mltrack_tasks.errors import AccessError as AccessError
     from mltrack_tasks.errors import ArchivedError as ArchivedError
@@ -81,7 +84,11 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import rebuild_views as rebuild_views
     from mltrack_tasks.tasks import register_model as register_model
     from mltrack_tasks.tasks import remove_alias as remove_alias
+    from mltrack_tasks.tasks import remove_data as remove_data
+    from mltrack_tasks.tasks import remove_migration as remove_migration
     from mltrack_tasks.tasks import remove_run as remove_run
+    from mltrack_tasks.tasks import remove_runs as remove_runs
+    from mltrack_tasks.tasks import remove_version as remove_version
     from mltrack_tasks.tasks import replicate_store as replicate_store
     from mltrack_tasks.tasks import resolve_model as resolve_model
     from mltrack_tasks.tasks import restore_batch as restore_batch
@@ -115,10 +122,13 @@ _HOMES = {
     "captured": ("CapturedRun",),
     "capturing": ("capture", "current_capture"),
     "collecting.collect": ("GarbageReport",),
+    "collecting.migrations": ("RemovedMigration",),
+    "collecting.removalplans": ("RemovalReport",),
     "collecting.removing": ("RemovedRun",),
     "collecting.retaining": ("RetentionReport",),
     "collecting.retention": ("RetentionPolicy",),
     "collecting.undoing": ("UndoneCollection",),
+    "collecting.versions": ("RemovedVersion",),
     "compaction": ("CompactionReport",),
     "errors": (
         *("AccessError", "ArchivedError", "ConflictError", "FormatError", "GateError"),
@@ -146,6 +156,7 @@ _HOMES = {
         *("verify_store", "heal_store", "collect_garbage", "remove_run", "apply_retention"),
         *("undo_collection", "end_replication", "replicate_store", "estimate_costs"),
         *("restore_data", "await_restore"),
+        *("remove_data", "remove_migration", "remove_runs", "remove_version"),
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
         *("copy_model", "deprecate_version", "download_model", "list_models", "load_model"),

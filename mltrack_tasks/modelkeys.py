@@ -158,6 +158,21 @@ def deprecation_key(model: str, version: str) -> str:
     return f"{deprecations_folder(model)}{check_version(version)}.json"
 
 
+def removals_folder(model: str, version: str) -> str:
+    """Folder of the numbered records of the removals of a version, ending in ``/``."""
+    return f"{versions_folder(model)}_removed/{check_version(version)}/"
+
+
+def removal_key(model: str, version: str, number: int) -> str:
+    """Key of the record by which a removal of a version begins."""
+    return numbered_key(removals_folder(model, version), number)
+
+
+def removal_done_key(model: str, version: str, number: int) -> str:
+    """Key of the empty object that says that a removal of a version is complete, or was given up."""
+    return removal_key(model, version, number).removesuffix(".json") + ".done"
+
+
 def registry_folder(model: str) -> str:
     """Folder of all that is promoted of one model, ending in ``/``."""
     return f"{REGISTRY}{layout.encode_segment(model, what='The model')}/"

@@ -50,6 +50,14 @@ def write_opened(
     return _write(store, source, name, description, observe, ask)
 
 
+def description_of(reader: BinaryIO, format: str, size: int) -> dict[str, Any]:
+    """Describe stored bytes from a seekable file -> the content of their ``metadata.json``.
+
+    As whoever stored them did. Raises IntegrityError or FormatError if they cannot be read as ``format``.
+    """
+    return _description(codecs.describe(format, reader), size)
+
+
 def _describe_file(reader: BinaryIO) -> Description:
     """Say what a file is by its magic bytes; one that only looks like Parquet or npy is kept all the same."""
     reader.seek(0)

@@ -35,6 +35,7 @@ MUST_BE_ASKED = {
     "mltrack-promote-model": {"model_name"},
     "mltrack-rollback-model": {"model_name"},
     "mltrack-replicate-store": {"target"},
+    "mltrack-apply-retention": {"policies"},
 }
 """Parameters that a person has to give; any other deployment can be run as it is."""
 

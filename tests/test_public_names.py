@@ -36,7 +36,7 @@ from mltrack_tasks import (
     usage,
     views,
 )
-from mltrack_tasks.collecting import collect, removing, retaining, undoing
+from mltrack_tasks.collecting import collect, migrations, removals, removing, retaining, undoing, versions
 from mltrack_tasks.replication import progress as replica
 from mltrack_tasks.replication import replicate
 from mltrack_tasks.trust import heal, verify
@@ -62,7 +62,7 @@ OPERATIONS = {
             usage,
             verify,
         ),
-        *(removing, restores, retaining, undoing, views),
+        *(migrations, removals, removing, restores, retaining, undoing, versions, views),
     )
 }
 """The modules of floor 3; a task and its operation share the verb."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from mltrack_tasks import canonical, events, layout
+from mltrack_tasks import events
 from mltrack_tasks.collecting.batches import close_abandoned
 from mltrack_tasks.collecting.clock import time_at
-from mltrack_tasks.collecting.keys import CLOCKS, PLAN_PARTS, PLANS, UNPINNED
 from mltrack_tasks.collecting.marks import Marks
+from mltrack_tasks.collecting.outdated import KEPT, outdated
+from mltrack_tasks.collecting.ownership import require_own, store_id_of
 from mltrack_tasks.collecting.planning import make_plan
 from mltrack_tasks.collecting.plans import GarbagePlan, read_plan
 from mltrack_tasks.collecting.sweeping import Swept, sweep
@@ -22,8 +23,6 @@ from mltrack_tasks.stores.base import Store
 GRACE = timedelta(days=7)
 SHORTEST_GRACE = timedelta(days=1)
 """Writers rely on it that what they have just written is left alone for so long before it is pinned."""
-KEPT = timedelta(days=30)
-"""How long plans can be applied, by the store's clock."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ def collect_garbage(
     it is stopped anywhere: the same call again goes on. A store to which nothing was ever written stays so.
 
     Raises FormatError, IntegrityError or ArchivedError, and deletes nothing, while any record cannot be
-    understood: it may need anything. NotFoundError for an unknown plan, InvalidInputError for a shorter
+    understood: it may need anything. ConflictError in a replica: only its source knows what is needed.
+    NotFoundError for an unknown plan, InvalidInputError for a shorter
     grace period, TransientError if a batch of deletions took over five minutes.
     """
     if not isinstance(grace, timedelta) or grace < SHORTEST_GRACE:
@@ -81,7 +81,8 @@ def collect_garbage(
     if plan is not None and (dry_run or not is_digest(plan)):
         raise InvalidInputError(f"plan={plan!r} is to be applied: give a plan's digest, and dry_run=False.")
     direct = store.uncached()
-    store_id = _store_id(direct)
+    store_id = store_id_of(direct)
+    require_own(direct)
     if store_id is None:
         if plan is not None:
             raise NotFoundError(
@@ -98,7 +99,7 @@ def collect_garbage(
         swept = None if dry_run else sweep(direct, found, marks, observe)
         records = marks.records
     if swept is not None:
-        direct.delete(_outdated(direct, now, found.grace))
+        direct.delete(outdated(direct, now, found.grace))
     report = _report(found, records, swept)
     details = {"plan": report.plan, "dry_run": dry_run, "blobs": report.blobs, "bytes": report.size_bytes}
     details |= {"deleted_blobs": report.deleted_blobs, "deleted_bytes": report.deleted_bytes}
@@ -109,15 +110,6 @@ def collect_garbage(
 _NEVER = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 
-def _store_id(store: Store) -> str | None:
-    """Identity of a store, or None if nothing was ever written to it."""
-    try:
-        raw = canonical.loads(store.get(layout.FORMAT_KEY), what=layout.FORMAT_KEY)
-    except NotFoundError:
-        return None
-    return str(raw.get("store_id"))
-
-
 def _checked(plan: GarbagePlan, store_id: str, now: datetime) -> GarbagePlan:
     if plan.store_id != store_id:
         raise ConflictError(
@@ -126,14 +118,6 @@ def _checked(plan: GarbagePlan, store_id: str, now: datetime) -> GarbagePlan:
     if now - plan.before > KEPT + plan.grace:
         raise NotFoundError(f"The plan {plan.digest} is older than {KEPT.days} days. Make another.")
     return plan
-
-
-def _outdated(store: Store, now: datetime, grace: timedelta) -> Iterator[str]:
-    """Keys of plans, and of what else collections left, that nobody looks at any more."""
-    for folder, age in ((PLANS, KEPT), (PLAN_PARTS, KEPT), (CLOCKS, KEPT), (UNPINNED, max(KEPT, grace))):
-        for stat in store.list(folder):
-            if now - stat.modified > age * 2:
-                yield stat.key
 
 
 def _report(plan: GarbagePlan, records: int, swept: Swept | None) -> GarbageReport:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 from mltrack_tasks import layout
-from mltrack_tasks.digest import check_digest
+from mltrack_tasks.digest import check_digest, is_digest
 
 PLANS = "gc/plans/"
 PLAN_PARTS = "gc/parts/"
 UNPINNED = "gc/unpinned/"
 CLOCKS = "gc/clocks/"
+REMOVALS = "gc/removals/"
 
 _ID = r"[A-Za-z0-9_-]{1,80}"
 _UNPINNED = re.compile(re.escape(UNPINNED) + _ID + r"\.json")
@@ -24,6 +25,11 @@ def plan_key(digest: str) -> str:
 def part_key(digest: str) -> str:
     """Key of a part of a plan: named by the digest of its content."""
     return f"{PLAN_PARTS}{check_digest(digest)}.json"
+
+
+def removal_plan_key(digest: str) -> str:
+    """Key of a plan of removals: named by the digest of its content."""
+    return f"{REMOVALS}{check_digest(digest)}.json"
 
 
 def batch_key(batch: str) -> str:
@@ -44,6 +50,15 @@ def is_unpinned_key(key: str) -> bool:
 def clock_key(name: str) -> str:
     """Key of an object that is written and removed at once, to ask a store for the time."""
     return f"{CLOCKS}{name}.json"
+
+
+def digest_of(key: str) -> str | None:
+    """The digest in whose folder a key lies directly, below ``data/`` or ``runs/by_data/``."""
+    folder, _, last = key.rpartition("/")
+    digest = folder.rpartition("/")[2]
+    if not last or not is_digest(digest):
+        return None
+    return digest if f"{folder}/" in (layout.blob_folder(digest), layout.pin_folder(digest)) else None
 
 
 def segment_of_record(key: str) -> str:

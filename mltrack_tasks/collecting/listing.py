@@ -5,11 +5,14 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from functools import partial
+from itertools import chain, groupby
 from typing import NamedTuple
 
 from mltrack_tasks import layout
-from mltrack_tasks.digest import is_digest
+from mltrack_tasks.collecting.keys import digest_of
+from mltrack_tasks.collecting.ranges import by_digest
+from mltrack_tasks.parallel import run_all
 from mltrack_tasks.stores.base import Stat, Store
 
 PAGE = 1_000
@@ -39,14 +42,23 @@ class Place(NamedTuple):
 
 def all_places(store: Store) -> Iterator[Place]:
     """List all blobs and all pins -> what lies under each digest, in order, in one pass over both."""
-    return _grouped(_with_digest(store.list(layout.BLOBS)), _with_digest(store.list(layout.PINS)))
+    return _grouped(by_digest(store, layout.BLOBS), by_digest(store, layout.PINS))
 
 
 def places_of(store: Store, digests: Sequence[str], *, pins: bool) -> dict[str, Place]:
     """Look what lies under some digests now, given in order: their objects, or with ``pins`` their pins."""
-    found = under(store, layout.PINS if pins else layout.BLOBS, digests)
+    base = layout.PINS if pins else layout.BLOBS
+    size = max(PAGE, -(-len(digests) // store.max_workers))
+    parts = (digests[start : start + size] for start in range(0, len(digests), size))
+    found = chain.from_iterable(
+        run_all([partial(_listed, store, base, part) for part in parts], store.max_workers)
+    )
     places = _grouped((), found) if pins else _grouped(found, ())
     return {place.digest: place for place in places}
+
+
+def _listed(store: Store, base: str, digests: Sequence[str]) -> list[tuple[str, Stat]]:
+    return list(under(store, base, digests))
 
 
 def under(store: Store, base: str, digests: Iterable[str]) -> Iterator[tuple[str, Stat]]:
@@ -71,19 +83,6 @@ def under(store: Store, base: str, digests: Iterable[str]) -> Iterator[tuple[str
                 break
         else:
             return
-
-
-def digest_of(key: str) -> str | None:
-    """The digest in whose folder a key lies directly, below ``data/`` or ``runs/by_data/``."""
-    folder, _, last = key.rpartition("/")
-    digest = folder.rpartition("/")[2]
-    if not last or not is_digest(digest):
-        return None
-    return digest if f"{folder}/" in (layout.blob_folder(digest), layout.pin_folder(digest)) else None
-
-
-def _with_digest(stats: Iterable[Stat]) -> Iterator[tuple[str, Stat]]:
-    return ((digest, stat) for stat in stats if (digest := digest_of(stat.key)) is not None)
 
 
 def _grouped(objects: Iterable[tuple[str, Stat]], pins: Iterable[tuple[str, Stat]]) -> Iterator[Place]:

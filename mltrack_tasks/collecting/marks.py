@@ -26,7 +26,7 @@ from mltrack_tasks.trust.roots import Root, refuse, roots
 
 _PIN_MARKS = {RUN: "", NAME: "~name~", MODEL: "~model~", MIGRATION: "~migration~"}
 _SCHEMA = """
-PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE; PRAGMA cache_size=-65536;
+PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE; PRAGMA cache_size=-40960;
 CREATE TABLE need(digest BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE pin(place BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE seen(record BLOB PRIMARY KEY) WITHOUT ROWID;

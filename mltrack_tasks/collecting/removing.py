@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mltrack_tasks import events, layout, provenance
+from mltrack_tasks.collecting.ownership import require_own
 from mltrack_tasks.errors import ConflictError, IntegrityError, NotFoundError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.fields import checked_text
@@ -44,8 +45,17 @@ def remove_run(
     ``collect_garbage``: first their pins, a grace period later they. Versions of models that were registered
     from the run keep their files. With ``revision``, only if that is its newest one. A removal that was
     stopped is finished by the same call. Raises NotFoundError if there is no such run, ConflictError if it
-    has another newest revision, FormatError if a newer version of this library wrote it.
+    has another newest revision or this store is a replica, FormatError if a newer version of this library
+    wrote it.
     """
+    require_own(store)
+    return take_run(store, run_id, reason=reason, revision=revision, observe=observe)
+
+
+def take_run(
+    store: Store, run_id: str, *, reason: str | None, revision: int | None, observe: Observe
+) -> RemovedRun:
+    """As ``remove_run``, for whoever knows that the store is no replica."""
     reason = checked_text(reason, "reason")
     found = _revisions(store, run_id)
     entry = removal_entry_key(datetime.now(UTC), run_id)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mltrack_tasks import events
 from mltrack_tasks.collecting.clock import time_at
-from mltrack_tasks.collecting.removing import remove_run
+from mltrack_tasks.collecting.inuse import sources_in_use
+from mltrack_tasks.collecting.ownership import require_own
+from mltrack_tasks.collecting.removals import remove_each
 from mltrack_tasks.collecting.retention import Decision, RetentionPolicy, decide
-from mltrack_tasks.errors import ConflictError, NotFoundError
-from mltrack_tasks.events import Event, Observe, log_event
-from mltrack_tasks.registry.aliases import alias_names, promotions_of
-from mltrack_tasks.registry.reading import promoted_names, resolve
+from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.runs import list_runs
 from mltrack_tasks.stores.base import Store
 
@@ -48,38 +46,17 @@ def apply_retention(
     which a version came that was ever promoted, runs that are not over, and runs tagged
     ``mltrack.keep``. Age counts from a run's start, by the store's clock. A run that is revised meanwhile
     stays. What only removed runs held goes with ``collect_garbage``. Raises FormatError or IntegrityError
-    while a record of a promoted model cannot be understood, InvalidInputError without a policy.
+    while a record of a promoted model cannot be understood, InvalidInputError
+    without a policy, ConflictError in a replica.
     """
+    require_own(store)
     runs = list_runs(store, observe=observe)
-    decisions = decide(runs, policies, time_at(store), _sources_in_use(store)) if runs else []
+    decisions = decide(runs, policies, time_at(store), sources_in_use(store)) if runs else []
     report = RetentionReport(dry_run, tuple(decisions))
     if dry_run:
         return report
     doomed = [each for each in decisions if not each.keep]
-    removed = []
-    for number, each in enumerate(doomed, start=1):
-        try:
-            remove_run(
-                store,
-                each.run_id,
-                reason=f"retention: {each.reason}",
-                revision=each.revision,
-                observe=observe,
-            )
-            removed.append(each.run_id)
-        except (ConflictError, NotFoundError) as error:
-            events.logger.warning("not removed: %s", error)
-        details = {"done": number, "total": len(doomed), "unit": "runs"}
-        observe(Event(events.PROGRESS, "removing runs", details))
+    places = [(each.run_id, each.revision) for each in doomed]
+    answers = remove_each(store, places, [f"retention: {each.reason}" for each in doomed], observe)
+    removed = [each.run_id for each, why in zip(doomed, answers, strict=True) if why is None]
     return RetentionReport(False, report.decisions, tuple(removed))
-
-
-def _sources_in_use(store: Store) -> set[str]:
-    """Ids of the runs from which versions came that an alias stands for, or stood for: it may go back."""
-    sources: set[str] = set()
-    for model in promoted_names(store):
-        for alias in alias_names(store, model):
-            versions = {event.version for event in promotions_of(store, model, alias)} - {None}
-            for version in versions:
-                sources.update(resolve(store, model, str(version)).source_runs)
-    return sources

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +14,11 @@ from mltrack_tasks.records import RunManifest
 
 KEEP_TAG = "mltrack.keep"
 """A run with this tag, unless its value is false, is never removed."""
+
+
+MOST = 1_000_000
+"""Of runs, days or weeks: more than any store has, and few enough to count days with."""
+RunType = Literal["experiment", "production", "evaluation", "development", "analysis"]
 
 
 class RetentionPolicy(BaseModel):
@@ -25,13 +30,25 @@ class RetentionPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    projects: tuple[str, ...] | None = None
-    run_types: tuple[str, ...] | None = None
-    tags: Mapping[str, Any] = Field(default_factory=dict)
-    keep_last: int = Field(default=0, ge=0, description="The newest so many runs.")
-    keep_daily: int = Field(default=0, ge=0, description="The newest run of each of the last so many days.")
-    keep_weekly: int = Field(default=0, ge=0, description="The newest run of each of the last so many weeks.")
-    keep_days: float = Field(default=0, ge=0, description="All runs of the last so many days.")
+    projects: tuple[str, ...] | None = Field(
+        default=None, max_length=1_000, description="Projects that it is about; all if none is named."
+    )
+    run_types: tuple[RunType, ...] | None = Field(
+        default=None, description="Run types that it is about; all if none is named."
+    )
+    tags: Mapping[str, Any] = Field(
+        default_factory=dict, max_length=100, description="Tags that a run must have, with these values."
+    )
+    keep_last: int = Field(default=0, ge=0, le=MOST, description="The newest so many runs.")
+    keep_daily: int = Field(
+        default=0, ge=0, le=MOST, description="The newest run of each of the last so many days."
+    )
+    keep_weekly: int = Field(
+        default=0, ge=0, le=MOST, description="The newest run of each of the last so many weeks."
+    )
+    keep_days: float = Field(
+        default=0, ge=0, le=MOST, allow_inf_nan=False, description="All runs of the last so many days."
+    )
 
     @model_validator(mode="after")
     def _keeps_something(self) -> RetentionPolicy:
@@ -86,8 +103,8 @@ def decide(
             said = reasons.get(run.run_id)
             (doomed if said is None else kept)[run.run_id] = said or f"policy {number + 1} does not keep it"
     for run in listed:
-        if run.run_id in doomed and (immune := _immune(run, in_use)):
-            kept[run.run_id] = immune
+        if run.run_id in doomed and (why := immune(run, in_use)):
+            kept[run.run_id] = why
     return [
         Decision(run.run_id, run.revision, run.run_id in kept, kept.get(run.run_id) or doomed[run.run_id])
         for run in listed
@@ -120,7 +137,8 @@ def _newest_of_each(
             yield run
 
 
-def _immune(run: RunManifest, in_use: Collection[str]) -> str | None:
+def immune(run: RunManifest, in_use: Collection[str]) -> str | None:
+    """Say why a run is kept whatever policy or condition it meets, or None."""
     if run.run_id in in_use:
         return "a version of a model that was promoted came from it"
     if run.status in ("running", "scheduled"):

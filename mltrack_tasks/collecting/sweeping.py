@@ -15,8 +15,8 @@ from typing import TypeVar
 from mltrack_tasks import events, provenance
 from mltrack_tasks.collecting.batches import BATCH, OpenBatches
 from mltrack_tasks.collecting.clock import Patience
-from mltrack_tasks.collecting.keys import unpinned_key
-from mltrack_tasks.collecting.listing import Place, digest_of, places_of
+from mltrack_tasks.collecting.keys import digest_of, unpinned_key
+from mltrack_tasks.collecting.listing import Place, places_of
 from mltrack_tasks.collecting.marks import Marks
 from mltrack_tasks.collecting.planning import is_garbage, stale_pins
 from mltrack_tasks.collecting.plans import DIGESTS, PINS, GarbagePlan, rows_of

@@ -7,8 +7,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from mltrack_tasks import layout
-from mltrack_tasks.errors import IntegrityError, InvalidInputError
+from mltrack_tasks import events, layout
+from mltrack_tasks.errors import (
+    ArchivedError,
+    FormatError,
+    IntegrityError,
+    InvalidInputError,
+    MLTrackError,
+    NotFoundError,
+)
 from mltrack_tasks.modelkeys import alias_folder, aliases_folder, check_alias
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.promotions import Promotion
@@ -75,6 +82,28 @@ def aliases_of(store: Store, model: str) -> dict[str, str]:
     names = alias_names(store, model)
     found = map_ordered(partial(current_promotion, store, model), names, store.max_workers)
     return {event.alias: event.version for event in found if event and event.version}
+
+
+def standing_aliases(store: Store, model: str) -> tuple[dict[str, str], dict[str, str]]:
+    """As ``aliases_of``, and what is wrong with each alias that cannot be read -> (versions, faults)."""
+    versions: dict[str, str] = {}
+    faults: dict[str, str] = {}
+    names, look = alias_names(store, model), partial(_looked_at, store, model)
+    for name, found in zip(names, map_ordered(look, names, store.max_workers), strict=True):
+        if isinstance(found, MLTrackError):
+            events.logger.warning("left out: %s", found)
+            faults[name] = str(found)
+        elif found is not None and found.version is not None:
+            versions[name] = found.version
+    return versions, faults
+
+
+def _looked_at(store: Store, model: str, alias: str) -> Promotion | MLTrackError | None:
+    """The promotion that is in force, or why that is not known; what fails by itself is raised."""
+    try:
+        return current_promotion(store, model, alias)
+    except (ArchivedError, FormatError, IntegrityError, NotFoundError) as error:
+        return error
 
 
 def _names(folders: list[str]) -> Iterator[str]:

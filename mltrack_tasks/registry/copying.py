@@ -10,17 +10,15 @@ from mltrack_tasks.blobs import write_blob
 from mltrack_tasks.deletions import hold
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.models import ModelFile, ModelVersion
+from mltrack_tasks.records import Record
 from mltrack_tasks.recordstore import ensure
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.registry.identity import adopt_version
 from mltrack_tasks.registry.materialising import check_places, materialise
 from mltrack_tasks.registry.reading import read_named, registrations_of, with_standing
-from mltrack_tasks.registry.registering import (
-    MATERIALISED_UP_TO,
-    create_version,
-    pin_key,
-    stored_version,
-)
+from mltrack_tasks.registry.registering import MATERIALISED_UP_TO, pin_key
+from mltrack_tasks.registry.removals import TRIES, outlast_removal, removed_meanwhile, was_removed_since
+from mltrack_tasks.registry.versionrecords import create_version, stored_version
 from mltrack_tasks.storedblob import StoredBlob
 from mltrack_tasks.stores.base import Store
 
@@ -46,14 +44,7 @@ def copy_model(
     adopt_version(target_store, found.model, found.tree_digest, found.version)
     writers = [partial(_write, store, target_store, file) for file in found.files]
     refs = hold(target_store, writers, partial(pin_key, found.model), observe=observe)
-    if found.size_bytes <= MATERIALISED_UP_TO:
-        materialise(target_store, found, observe=observe)
-    stored = stored_version(target_store, found)
-    if stored is None:
-        stored = create_version(target_store, found, found.provenance)
-    for record in registrations_of(store, found):
-        key = modelkeys.registration_key(found.model, found.version, record.content_digest)
-        ensure(target_store, key, record.to_bytes())
+    stored = _written(target_store, found, registrations_of(store, found), observe)
     sent = [ref for ref in refs if ref.created]
     details = {
         **{"model": found.model, "version": found.version, "target": target_store.location},
@@ -61,6 +52,23 @@ def copy_model(
     }
     observe(Event(events.MODEL_COPIED, f"model.{found.model}", details))
     return replace(with_standing(target_store, stored), created=stored.created)
+
+
+def _written(target: Store, found: ModelVersion, said: list[Record], observe: Observe) -> ModelVersion:
+    """Write folder, record and registrations, again if the version was removed meanwhile."""
+    for _ in range(TRIES):
+        removals = outlast_removal(target, found.model, found.version)
+        if found.size_bytes <= MATERIALISED_UP_TO:
+            materialise(target, found, observe=observe)
+        stored = stored_version(target, found)
+        if stored is None:
+            stored = create_version(target, found, found.provenance)
+        for record in said:
+            key = modelkeys.registration_key(found.model, found.version, record.content_digest)
+            ensure(target, key, record.to_bytes())
+        if not was_removed_since(target, found.model, found.version, removals):
+            return stored
+    raise removed_meanwhile(target, found)
 
 
 def _write(store: Store, target: Store, file: ModelFile, observe: Observe) -> DataRef:

@@ -11,7 +11,7 @@ from mltrack_tasks.errors import NotFoundError
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.promotions import Promotion, at_time
-from mltrack_tasks.registry.aliases import aliases_of, promotions_of
+from mltrack_tasks.registry.aliases import promotions_of, standing_aliases
 from mltrack_tasks.registry.reading import (
     deprecated_versions,
     model_names,
@@ -25,12 +25,16 @@ from mltrack_tasks.stores.base import Store
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """One model: its versions in the order of their ids, and what its aliases stand for."""
+    """One model: its versions in the order of their ids, and what its aliases stand for.
+
+    ``damaged`` says of each alias that cannot be read what is wrong: what it stands for is not known.
+    """
 
     name: str
     versions: tuple[str, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
     deprecated: tuple[str, ...] = ()
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     def __hash__(self) -> int:
         return hash((self.name, self.versions))
@@ -47,7 +51,8 @@ def resolve_model(store: Store, model_name: str, version_or_alias: str = "produc
 def list_models(store: Store) -> list[ModelSummary]:
     """List the models of a store with their versions and aliases, by name.
 
-    A LIST per level of the tree and a GET per alias, whatever the number of files.
+    A LIST per level of the tree and a GET per alias, whatever the number of files. An alias whose events are
+    damaged stands in ``damaged`` of its model, and hides nothing else.
     """
     return list(map_ordered(partial(_summary, store), sorted(model_names(store)), store.max_workers))
 
@@ -75,4 +80,5 @@ def model_at(store: Store, model_name: str, alias: str, time: datetime) -> Model
 def _summary(store: Store, name: str) -> ModelSummary:
     versions = tuple(version_ids(store, name))
     gone = tuple(sorted(deprecated_versions(store, name)))
-    return ModelSummary(name, versions, aliases_of(store, name), gone)
+    aliases, damaged = standing_aliases(store, name)
+    return ModelSummary(name, versions, aliases, gone, damaged)

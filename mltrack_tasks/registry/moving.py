@@ -16,6 +16,7 @@ from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.registry.aliases import append, current_promotion, find_among, recent_numbers
 from mltrack_tasks.registry.materialising import check_places, publish
+from mltrack_tasks.registry.removals import outlast_removal
 from mltrack_tasks.stores.base import Store
 
 TRIES = 200
@@ -45,6 +46,8 @@ class Request:
     observe: Observe
     asked: str | None = None
     looked_to: int | None = None
+    removals: int | None = None
+    """How often the version had been removed when its folder was written."""
 
 
 def request_of(
@@ -165,6 +168,7 @@ def require_number(request: Request, current: Promotion | None, number: int | No
 
 def publish_version(request: Request, chosen: ModelVersion) -> None:
     """Give a version its folder in the registry, if it lacks it."""
+    request.removals = outlast_removal(request.store, chosen.model, chosen.version)
     check_places(request.store, chosen.model, chosen.version, [file.path for file in chosen.files])
     publish(request.store, chosen, observe=request.observe)
 

@@ -12,26 +12,22 @@ from mltrack_tasks import events, layout, modelkeys, provenance
 from mltrack_tasks.blobs import read_blob
 from mltrack_tasks.content import check_metadata, resolve_ref, writer_of
 from mltrack_tasks.deletions import Writer, hold
-from mltrack_tasks.errors import (
-    ConflictError,
-    FormatError,
-    IntegrityError,
-    InvalidInputError,
-    NotFoundError,
-)
+from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.fields import checked_mapping, checked_text
 from mltrack_tasks.mlflowdata.mlmodel import read_mlmodel
 from mltrack_tasks.models import MAX_FILES, ModelFile, ModelVersion, check_files, tree_digest
 from mltrack_tasks.records import Record, RunManifest
-from mltrack_tasks.recordstore import create_record, ensure
+from mltrack_tasks.recordstore import ensure
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.registrations import Registration
 from mltrack_tasks.registry.identity import claim_version, today, version_of_tree
 from mltrack_tasks.registry.materialising import check_places, materialise
 from mltrack_tasks.registry.modelsource import model_source
 from mltrack_tasks.registry.reading import read_version, with_standing
+from mltrack_tasks.registry.removals import TRIES, outlast_removal, removed_meanwhile, was_removed_since
 from mltrack_tasks.registry.sourcefiles import ModelSource
+from mltrack_tasks.registry.versionrecords import create_version, stored_version
 from mltrack_tasks.run_inputs import checked_metrics, checked_values
 from mltrack_tasks.stores.base import Store
 
@@ -95,16 +91,7 @@ def write_version(
     name = claim_version(store, draft.model, draft.tree_digest)
     version = replace(draft, version=name)
     check_places(store, version.model, name, [file.path for file in version.files])
-    stored = stored_version(store, version)
-    wanted = (
-        version.size_bytes <= MATERIALISED_UP_TO if materialize is None and stored is None else materialize
-    )
-    if wanted:
-        materialise(store, version, observe=observe)
-    if stored is None:
-        stored = create_version(store, version)
-    if not stored.created:
-        _keep_registration(store, stored, version)
+    stored = _written(store, version, materialize, observe)
     details = {
         "version": name,
         "created": stored.created,
@@ -116,6 +103,24 @@ def write_version(
     return replace(with_standing(store, stored), created=stored.created)
 
 
+def _written(store: Store, version: ModelVersion, materialize: bool | None, observe: Observe) -> ModelVersion:
+    """Write folder and record, again if the version was removed meanwhile -> what is stored."""
+    for _ in range(TRIES):
+        removals = outlast_removal(store, version.model, version.version)
+        stored = stored_version(store, version)
+        if materialize is None and stored is None:
+            materialize = version.size_bytes <= MATERIALISED_UP_TO
+        if materialize:
+            materialise(store, version, observe=observe)
+        if stored is None:
+            stored = create_version(store, version)
+        if not stored.created:
+            _keep_registration(store, stored, version)
+        if not was_removed_since(store, version.model, version.version, removals):
+            return stored
+    raise removed_meanwhile(store, version)
+
+
 def _require_readable(draft: ModelVersion) -> None:
     """Refuse what a record could hold and nobody read back: the tree would have no other record, for ever."""
     what = f"What is said of the model {draft.model!r}"
@@ -125,38 +130,6 @@ def _require_readable(draft: ModelVersion) -> None:
         ModelVersion.from_record(Record.from_bytes(body, what=what), what=what)
     except IntegrityError as error:
         raise InvalidInputError(f"A version cannot be made of this: {error}") from error
-
-
-def stored_version(store: Store, version: ModelVersion) -> ModelVersion | None:
-    """Read the record of a version if it is there; IntegrityError if it is of other bytes."""
-    try:
-        found = read_version(store, version.model, version.version)
-    except NotFoundError:
-        return None
-    if found.tree_digest != version.tree_digest:
-        raise IntegrityError(
-            f"{version.version} of {version.model!r} in {store.location} is the tree {found.tree_digest}, "
-            f"and its id was given to {version.tree_digest}. One of the two records was forged."
-        )
-    return found
-
-
-def create_version(
-    store: Store, version: ModelVersion, origin: Mapping[str, Any] | None = None
-) -> ModelVersion:
-    """Create the record of a version -> what is stored, ours or that of whoever was faster."""
-    key = modelkeys.version_key(version.model, version.version)
-    what = f"{version.version} of model {version.model!r}"
-    try:
-        record, created = create_record(
-            store, key, version.to_content(), what=what, origin=origin or provenance.of_run()
-        )
-    except ConflictError:
-        found = stored_version(store, version)
-        if found is None:
-            raise
-        return found
-    return replace(ModelVersion.from_record(record, what=key), created=created)
 
 
 @dataclass(frozen=True)

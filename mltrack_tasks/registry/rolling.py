@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from mltrack_tasks.errors import ConflictError, InvalidInputError, NotFoundError
 from mltrack_tasks.events import Observe, log_event
-from mltrack_tasks.modelkeys import check_version
+from mltrack_tasks.modelkeys import check_version, version_key
+from mltrack_tasks.parallel import run_all
 from mltrack_tasks.promotions import TAKEN_BACK, Promotion, earlier_versions
 from mltrack_tasks.registry.aliases import promotions_of
 from mltrack_tasks.registry.moving import (
@@ -17,6 +22,7 @@ from mltrack_tasks.registry.moving import (
     require_number,
 )
 from mltrack_tasks.registry.reading import deprecation_of, read_promoted, require_in_use
+from mltrack_tasks.registry.removals import removals_of
 from mltrack_tasks.stores.base import Store
 
 
@@ -111,19 +117,35 @@ def undo_promotion(
 
 
 def unless_deprecated(request: Request, done: Promotion) -> Promotion:
-    """Take the move back if its version was deprecated while it was made; also when its answer was lost.
+    """Take the move back if its version was deprecated or removed meanwhile; also when its answer was lost.
 
-    Each side flags, then looks: whoever deprecates writes that down and then looks at the aliases.
+    Each side flags, then looks: whoever deprecates or removes writes that down and then looks at the aliases.
     """
     if done.version is None or done.request_id != request.request_id:
         return done
-    if deprecation_of(request.store, request.model, done.version) is None:
+    fate = _fate(request, done.version)
+    if fate is None:
         return done
-    undo_promotion(request.store, done, reason="deprecated meanwhile", observe=request.observe)
+    undo_promotion(request.store, done, reason=f"{fate} meanwhile", observe=request.observe)
     raise ConflictError(
-        f"{done.version} of {request.model!r} was deprecated while it became {request.alias!r}; that was "
+        f"{done.version} of {request.model!r} was {fate} while it became {request.alias!r}; that was "
         "taken back. Choose another version, or try again."
     )
+
+
+def _fate(request: Request, version: str) -> str | None:
+    """What became of a version since its folder was written: deprecated, removed, or None."""
+    place = request.store, request.model, version
+    asked: list[Callable[[], Any]] = [
+        partial(deprecation_of, *place),
+        partial(removals_of, *place),
+        partial(request.store.head, version_key(request.model, version)),
+    ]
+    deprecation, removals, record = run_all(asked, request.store.max_workers)
+    if deprecation is not None:
+        return "deprecated"
+    begun_since = request.removals is not None and len(removals) != request.removals
+    return "removed" if begun_since or not all(removals.values()) or record is None else None
 
 
 def _earlier(request: Request, current: Promotion | None, to: str | None) -> Promotion:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from mltrack_tasks.tasks.admin import check_access
 from mltrack_tasks.tasks.archives import await_restore, restore_data
-from mltrack_tasks.tasks.cleaning import apply_retention, collect_garbage, remove_run, undo_collection
+from mltrack_tasks.tasks.cleaning import apply_retention, collect_garbage, undo_collection
 from mltrack_tasks.tasks.costs import estimate_costs
 from mltrack_tasks.tasks.data import (
     forget_data,
@@ -49,6 +49,13 @@ from mltrack_tasks.tasks.registry import (
     resolve_model,
     rollback_model,
     set_policy,
+)
+from mltrack_tasks.tasks.removing import (
+    remove_data,
+    remove_migration,
+    remove_run,
+    remove_runs,
+    remove_version,
 )
 from mltrack_tasks.tasks.replication import end_replication, replicate_store
 from mltrack_tasks.tasks.runs import find_runs_by_data, get_run, list_runs, rebuild_views, store_run
@@ -96,7 +103,11 @@ __all__ = [
     "rebuild_views",
     "register_model",
     "remove_alias",
+    "remove_data",
+    "remove_migration",
     "remove_run",
+    "remove_runs",
+    "remove_version",
     "replicate_store",
     "resolve_model",
     "restore_batch",

@@ -8,14 +8,13 @@ from datetime import timedelta
 from mltrack_tasks.artifacts import Progress, markdown, plain, table
 from mltrack_tasks.blocks import MLTrackStore
 from mltrack_tasks.chart import human_bytes
-from mltrack_tasks.collecting import collect, removing, retaining, undoing
+from mltrack_tasks.collecting import collect, retaining, undoing
 from mltrack_tasks.collecting.collect import GRACE, GarbageReport
-from mltrack_tasks.collecting.removing import RemovedRun
 from mltrack_tasks.collecting.retaining import RetentionReport
 from mltrack_tasks.collecting.retention import RetentionPolicy
 from mltrack_tasks.collecting.undoing import UndoneCollection
 from mltrack_tasks.resolve import open_store
-from mltrack_tasks.tasking import mltrack_task, recorded, report
+from mltrack_tasks.tasking import mltrack_task, recorded
 
 
 @mltrack_task
@@ -53,26 +52,6 @@ def undo_collection(plan: str, *, store: MLTrackStore | str | None = None) -> Un
     """
     with recorded(), Progress("mltrack-undoing-progress") as observe:
         return undoing.undo_collection(open_store(store), plan, observe=observe)
-
-
-@mltrack_task
-def remove_run(
-    run_id: str,
-    *,
-    reason: str | None = None,
-    revision: int | None = None,
-    store: MLTrackStore | str | None = None,
-) -> RemovedRun:
-    """Remove a run, all its revisions and views -> what was removed.
-
-    A record of the removal stays, with ``reason``; blobs that nothing else needs go later, with
-    ``collect_garbage``. With ``revision``, only if that is its newest one. Raises NotFoundError if there is
-    no such run, ConflictError if it has another newest revision.
-    """
-    with recorded():
-        return removing.remove_run(
-            open_store(store), run_id, reason=reason, revision=revision, observe=report
-        )
 
 
 @mltrack_task

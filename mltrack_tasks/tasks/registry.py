@@ -139,7 +139,7 @@ def resolve_model(
 
 @mltrack_task
 def list_models(*, store: MLTrackStore | str | None = None) -> list[ModelSummary]:
-    """List all models with their versions and aliases, by name."""
+    """List all models with their versions and aliases, by name; ``damaged`` names aliases not to be read."""
     return registry.list_models(open_store(store))
 
 

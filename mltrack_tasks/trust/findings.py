@@ -30,6 +30,7 @@ FOREIGN = "foreign_object"
 UNFINISHED = "unfinished_upload"
 ARCHIVED = "archived"
 UNATTESTED = "unattested"
+UNDESCRIBED = "undescribed"
 
 WRONG = (
     *(MISSING, WRONG_SIZE, WRONG_CHECKSUM, CORRUPT),
@@ -38,7 +39,7 @@ WRONG = (
 """Something that somebody relies on is not there, or is not what it says: the audit fails."""
 NOTICES = (
     *(ORPHANED, DANGLING_VIEW, MISSING_VIEW, DANGLING_PIN, MISSING_PIN),
-    *(FOREIGN, UNFINISHED, ARCHIVED, UNATTESTED),
+    *(FOREIGN, UNFINISHED, ARCHIVED, UNATTESTED, UNDESCRIBED),
 )
 """What is left of a crash, waits for ``collect_garbage`` or ``rebuild_views``, or was not written by us."""
 KINDS = (*WRONG, *NOTICES)

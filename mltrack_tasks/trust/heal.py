@@ -22,7 +22,8 @@ from mltrack_tasks.stores.files import checked_path
 from mltrack_tasks.stores.guard import for_replication
 from mltrack_tasks.trust import remedies
 from mltrack_tasks.trust.blobheal import heal_blob
-from mltrack_tasks.trust.findings import OF_BLOBS, UNKNOWN_FORMAT, UNREADABLE, Finding
+from mltrack_tasks.trust.descriptions import heal_description
+from mltrack_tasks.trust.findings import OF_BLOBS, UNDESCRIBED, UNKNOWN_FORMAT, UNREADABLE, Finding
 from mltrack_tasks.trust.healing import Healed, HealReport, Lost
 from mltrack_tasks.trust.journal import last_finished, read_findings
 from mltrack_tasks.trust.needs import formats_of
@@ -59,15 +60,16 @@ def heal_store(
     files below ``local_path``, such as a folder that was migrated from; they are used only if they hash to
     the blob's name. A damaged object is replaced only if it still is the one that was looked at
     (``If-Match``); a missing one is created. Records that cannot be read, or that name what nobody has, are
-    taken from replicas and earlier versions. Files in the folders of models are copied anew from their blobs.
-    What is intact by now is left alone; the same call again does what is left.
+    taken from replicas and earlier versions. What describes a blob (``metadata.json``) follows from it. Files
+    in the folders of models are copied anew from their blobs. What is intact by now is left alone; the same
+    call again does what is left.
 
     ``dry_run`` fetches and proves, and writes nothing. Raises NotFoundError or InvalidInputError if there is
     no such audit, AccessError if this store may not be written. What cannot be healed is not raised: see
     ``lost``.
     """
     name = last_finished(store) if audit is None else audit
-    found = [finding for finding in read_findings(store, name) if finding.wrong]
+    found = [each for each in read_findings(store, name) if each.wrong or each.kind == UNDESCRIBED]
     with ExitStack() as stack:
         work = _Work(store, dry_run, observe)
         work.read_records(found)
@@ -76,6 +78,7 @@ def heal_store(
         work.heal_blobs(work.wanted)
         work.heal_records([each for each in found if each.kind in (UNREADABLE, UNKNOWN_FORMAT)], replicas)
         work.heal_files(found)
+        work.describe([each.key for each in found if each.kind == UNDESCRIBED], replicas)
     report = work.report(name)
     observe(Event(events.STORE_HEALED, store.location, _told(report)))
     return report
@@ -108,6 +111,7 @@ class _Work:
         self._intact: list[str] = []
         self._lost: dict[str, Lost] = {}
         self._breaks: set[str] = set()
+        self._undescribed: list[str] = []
 
     def read_records(self, found: Iterable[Finding]) -> None:
         """Read what all records say of the damaged blobs: sizes, who needs them, what packs are made of."""
@@ -232,6 +236,19 @@ class _Work:
                 continue
             self._keep(Healed(finding.key, "its blob", size))
 
+    def describe(self, undescribed: Iterable[str], replicas: Sequence[Store]) -> None:
+        """Make anew what describes blobs: of those that were healed, and of those that lack it."""
+        blobs = dict.fromkeys(
+            [*undescribed, *(each.key for each in self.wanted if each.key not in self._lost)]
+        )
+        heal = partial(heal_description, self._direct, replicas=replicas, dry_run=self._dry_run)
+        answers = map_ordered(heal, blobs, min(_WORKERS, self._store.max_workers))
+        for key, answer in zip(blobs, answers, strict=True):
+            if isinstance(answer, Healed):
+                self._keep(answer)
+            elif not answer:
+                self._undescribed.append(key)
+
     def _copy(self, key: str) -> int:
         _, _, model, version, path = key.split("/", 4)
         record = read_version(self._direct, layout.decode_segment(model), version)
@@ -261,6 +278,7 @@ class _Work:
             lost=tuple(self._lost.values()),
             breaks=tuple(sorted(self._breaks)),
             dry_run=self._dry_run,
+            undescribed=tuple(self._undescribed),
         )
 
 

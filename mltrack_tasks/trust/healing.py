@@ -31,7 +31,8 @@ class HealReport:
     """What became of the findings of an audit.
 
     ``intact`` was found to be as it should be by now; ``breaks`` names every run, name, model and migration
-    that needs something that is ``lost``.
+    that needs something that is ``lost``. ``undescribed`` are blobs whose ``metadata.json`` is missing and
+    could not be made: files that only look like what they are named, or of a codec that is not known here.
     """
 
     location: str
@@ -41,6 +42,7 @@ class HealReport:
     lost: tuple[Lost, ...] = ()
     breaks: tuple[str, ...] = ()
     dry_run: bool = False
+    undescribed: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -230,6 +230,11 @@ def is_audit(text: object) -> bool:
     return isinstance(text, str) and _ID.fullmatch(text) is not None
 
 
+def scope_of(audit: str) -> str:
+    """The level and part in the id of an audit, as text: ``read-3of4``."""
+    return audit[_TIME:-9]
+
+
 def is_audit_key(key: str) -> bool:
     """Tell whether a key is that of a record of an audit."""
     root, _, rest = key.partition("/")
@@ -265,7 +270,7 @@ def _unfinished(store: Store, scope: Scope) -> Journal | None:
 def _audits(store: Store, suffix: str) -> Iterator[str]:
     """Name the audits of a suffix, newest first."""
     names = filter(is_audit, store.level(AUDITS)[1])
-    return (name for name in sorted(names, reverse=True) if name[_TIME:-9] == suffix)
+    return (name for name in sorted(names, reverse=True) if scope_of(name) == suffix)
 
 
 def _scope(store: Store, audit: str) -> Scope:

@@ -15,8 +15,10 @@ from mltrack_tasks.stores.probe import PROBE_FOLDER
 from mltrack_tasks.trust.journal import AUDITS, is_audit_key
 
 GC = "gc/"
+_READ = ("_by_digest", "_ids", "_deprecated", "_policies", "_removed")
 
 _NUMBERED = re.compile(r"[0-9]{8}\.json")
+_REMOVAL = re.compile(r"_removed/v[0-9]{8}_[0-9a-f]{6,64}/[0-9]{8}\.(json|done)")
 _PART = re.compile(r"[0-9a-f]{64}~[0-9a-f]{16}\.parquet")
 
 
@@ -35,7 +37,7 @@ def is_other_record(key: str) -> bool:
     if not key.startswith((modelkeys.VERSIONS, modelkeys.REGISTRY)) or modelkeys.is_file_of_version(key):
         return False
     folder = [*key.split("/"), "", ""][3]
-    return folder in ("_by_digest", "_ids", "_deprecated", "_policies") and is_known(key)
+    return folder in _READ and not key.endswith(".done") and is_known(key)
 
 
 def _is_snapshot(key: str) -> bool:
@@ -69,6 +71,8 @@ def _is_of_development(key: str) -> bool:
     last = rest[0]
     if folder == "_registrations":
         return modelkeys.parse_registration_key(key, layout.decode_segment(model)) is not None
+    if folder == "_removed":
+        return _REMOVAL.fullmatch(key.removeprefix(f"{modelkeys.VERSIONS}{model}/")) is not None
     known: dict[str, Callable[[str], bool]] = {
         "_by_digest": is_digest,
         "_ids": modelkeys.is_version,

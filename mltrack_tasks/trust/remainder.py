@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 
-from mltrack_tasks import layout, migrations
+from mltrack_tasks import layout, migrations, modelkeys
 from mltrack_tasks.errors import AccessError
 from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.registry.aliases import current_promotion
+from mltrack_tasks.registry.removals import removals_of
 from mltrack_tasks.removals import REMOVED_RUNS
 from mltrack_tasks.stores.base import Stat, Store
 from mltrack_tasks.trust.findings import (
@@ -21,6 +23,7 @@ from mltrack_tasks.trust.findings import (
 )
 from mltrack_tasks.trust.journal import AUDITS
 from mltrack_tasks.trust.knownkeys import GC, is_known, is_other_record
+from mltrack_tasks.trust.readers import Holder
 from mltrack_tasks.trust.references import References
 from mltrack_tasks.trust.structure import fault_of_record, judge_views
 from mltrack_tasks.trust.walk import foreign
@@ -44,6 +47,8 @@ def remainder(
     for holder, version, record in references.dangling_aliases():
         if store.head(record) is not None:
             continue  # promoted since
+        if _is_history(store, holder, version):
+            continue
         said = f"stands, or stood, for {version}, which has no complete folder in the registry"
         yield Finding(DANGLING_ALIAS, holder.key, said, None, (f"{holder.kind} {holder.name}",), 1)
     yield from _views(store, references)
@@ -54,6 +59,15 @@ def remainder(
                 yield Finding(UNFINISHED, stat.key, f"was begun at {stat.modified:%Y-%m-%d %H:%M}, and left")
     except AccessError as error:
         left_out.append(f"Unfinished uploads: {error}")
+
+
+def _is_history(store: Store, holder: Holder, version: str) -> bool:
+    """Whether a version was removed, and the alias that stood for it stands for something else by now."""
+    place = modelkeys.parse_alias_folder(holder.key)
+    if place is None or not removals_of(store, place[0], version):
+        return False
+    current = current_promotion(store, *place)
+    return current is None or current.version != version
 
 
 def _views(store: Store, references: References) -> Iterator[Finding]:

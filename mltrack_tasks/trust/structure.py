@@ -22,6 +22,7 @@ from mltrack_tasks.trust.findings import (
     MISSING,
     MISSING_VIEW,
     ORPHANED,
+    UNDESCRIBED,
     UNKNOWN_FORMAT,
     UNREADABLE,
     WRONG_SIZE,
@@ -57,11 +58,17 @@ def judge_place(place: Place, references: References, old: Old) -> Iterator[Find
     for format, stat in place.blobs.items():
         if format not in claimed and not is_held and old(stat.modified):
             yield Finding(ORPHANED, stat.key, "no record needs it, and no pin holds it", stat.size)
+        if format in layout.DESCRIBED_FORMATS and not _is_described(place) and old(stat.modified):
+            yield Finding(UNDESCRIBED, stat.key, "has no metadata.json; heal_store makes it", stat.size)
         yield Target(stat.key, place.digest, stat.size, stat.modified, stat.etag)
     if not place.blobs and not place.claims and not place.pinned:
         for side in place.sides:
             if old(side.modified):
                 yield Finding(ORPHANED, side.key, "describes a blob that is not there", side.size)
+
+
+def _is_described(place: Place) -> bool:
+    return layout.blob_metadata_key(place.digest) in {side.key for side in place.sides}
 
 
 def judge_files(

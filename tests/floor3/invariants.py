@@ -31,6 +31,7 @@ _KNOWN = re.compile(
     r"|runs/log/[0-9]{4}-[0-9]{2}-[0-9]{2}/[A-Za-z0-9._%-]+~[0-9]{8}"
     r"|runs/(by_project|by_date|by_type|by_model)/[A-Za-z0-9._%-]+/[A-Za-z0-9._%-]+"
     rf"|models/development/{_NAME}/({_VERSION}(\.json|/.+)|_(ids|materialized)/{_VERSION}|_by_digest/[0-9a-f]{{64}}"
+    rf"|_removed/{_VERSION}/[0-9]{{8}}\.(json|done)"
     rf"|_deprecated/{_VERSION}\.json|_registrations/{_VERSION}/[0-9a-f]{{64}}\.json)"
     rf"|models/registry/{_NAME}/({_VERSION}(\.json|/.+)|_(aliases|policies)/{_NAME}/[0-9]{{8}}\.json)"
     r"|runs/by_data/(?P<pp>[0-9a-f]{2})/(?P=pp)[0-9a-f]{62}/(~name~|~model~)?[A-Za-z0-9._%-]+"

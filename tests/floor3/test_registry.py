@@ -485,6 +485,29 @@ def test_a_gap_in_the_history_is_no_older_version(store: Store, tmp_path: Path) 
         registry.resolve_model(store, "churn")
 
 
+def test_one_damaged_alias_hides_no_other(place: Place, tmp_path: Path) -> None:
+    made = register(place.store, tmp_path).version
+    for alias in ("production", "staging", "gap", "newer"):
+        registry.promote_model(place.store, "churn", made, alias)
+    registry.promote_model(place.store, "other", register(place.store, tmp_path, model="other").version)
+    keys = {
+        alias: modelkeys.numbered_key(modelkeys.alias_folder("churn", alias), 1)
+        for alias in ("staging", "gap", "newer")
+    }
+    place.raw.put(keys["staging"], b"{}")
+    place.raw.put(modelkeys.numbered_key(modelkeys.alias_folder("churn", "gap"), 3), b"{}")
+    place.raw.put(keys["newer"], b'{"content":{},"format":2,"provenance":{}}')
+    churn, other = registry.list_models(place.store)
+    assert (churn.name, churn.versions, dict(churn.aliases)) == ("churn", (made,), {"production": made})
+    assert set(churn.damaged) == {"staging", "gap", "newer"}
+    assert "not 2" in churn.damaged["gap"]
+    assert keys["staging"] in churn.damaged["staging"]
+    assert "Upgrade" in churn.damaged["newer"]
+    assert (dict(other.aliases), dict(other.damaged)) == ({"production": other.versions[0]}, {})
+    with pytest.raises(IntegrityError):  # who takes a version out of use has to know them all
+        registry.deprecate_version(place.store, "churn", made)
+
+
 def test_a_foreign_object_in_the_folder_is_not_promoted(place: Place, tmp_path: Path) -> None:
     made = register(place.store, tmp_path)
     place.raw.put(modelkeys.promoted_folder("churn", made.version) + "code/evil.py", b"boom")
