@@ -34,6 +34,7 @@ or files, of which large records consist, have 30 bytes and more for each value.
 """
 
 _SLICE = 256 * 1024
+_NUMBERS = frozenset({int, float})
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -123,9 +124,12 @@ def escape(value: Any, *, what: str = "value", depth: int = 0) -> Any:
     if kind is str:
         return _encodable(value, what)
     if kind is list:
-        if depth < MAX_DEPTH and all(map(_is_as_it_is, value)):
+        if depth < MAX_DEPTH and _are_numbers(value):
             return value.copy()
-        return [escape(v, what=f"{what}[{i}]", depth=depth + 1) for i, v in enumerate(value)]
+        return [
+            v if depth < MAX_DEPTH and _is_as_it_is(v) else escape(v, what=f"{what}[{i}]", depth=depth + 1)
+            for i, v in enumerate(value)
+        ]
     if kind is dict:
         return dict(_escape_items(value, what, depth))
     raise InvalidInputError(
@@ -161,6 +165,14 @@ def _escape_items(value: dict[Any, Any], what: str, depth: int) -> Iterable[tupl
         if depth >= MAX_DEPTH or not _is_as_it_is(item):
             item = escape(item, what=f"{what}[{key!r}]", depth=depth + 1)
         yield ("$" + key if key.startswith("$") else key), item
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    """Whether plain JSON spells all values of a list as they are, and they are numbers: points, vectors."""
+    try:
+        return _NUMBERS.issuperset(map(type, values)) and all(map(math.isfinite, values))
+    except OverflowError:
+        return False  # beyond a float; perhaps too large to be printed
 
 
 def _is_as_it_is(value: Any) -> bool:

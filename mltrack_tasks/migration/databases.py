@@ -69,6 +69,8 @@ def read_databases(
             f"their database is needed: there is no {USUAL_NAME} in the folder or beside it. Give "
             "backend_db=... with the path of the SQLite file that the tracking server uses."
         )
+    if not copies:
+        return known._replace(entries=list(entries))
     kept = [e for e in entries if e.path not in copies and not _is_beside(e.path, copies)]
     kept += [_entry(path, sources[path], copies[path]) for path in copies]
     return known._replace(entries=in_order(kept))

@@ -71,7 +71,9 @@ class HashCache:
         for start in range(0, len(entries), CHUNK):
             chunk = entries[start : start + CHUNK]
             known = self._known(sort_key(chunk[0].path), sort_key(chunk[-1].path))
-            filled += [_with_digest(entry, known.get(sort_key(entry.path))) for entry in chunk]
+            if known:
+                chunk = [_with_digest(entry, known.get(sort_key(entry.path))) for entry in chunk]
+            filled += chunk
         return filled
 
     def keep(self, entries: Iterable[Entry], since: int) -> None:

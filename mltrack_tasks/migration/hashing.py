@@ -60,9 +60,12 @@ def hash_entries(
         read = _read_missing(tree, chunk, everything)
         cache.keep([answer.entry for answer in read.values() if isinstance(answer, _Read)], began)
         for entry in chunk:
-            answer = read.get(entry.path, _Read(entry))
+            answer = read.get(entry.path)
             done += entry.size
-            if not isinstance(answer, _Read):
+            if answer is None:
+                found.entries.append(entry)
+                continue
+            if isinstance(answer, MLTrackError):
                 found.failed.append(Failed(entry.path, str(answer)))
                 continue
             found.entries.append(answer.entry)

@@ -52,5 +52,8 @@ def with_models(groups: Sequence[RunGroup], models: Mapping[str, Logged]) -> lis
     for folder, model in models.items():
         folders.setdefault(model.run_id, []).append(folder)
     return [
-        group._replace(folders=(*group.folders, *sorted(folders.get(group.run_id, ())))) for group in groups
+        group._replace(folders=(*group.folders, *sorted(folders[group.run_id])))
+        if group.run_id in folders
+        else group
+        for group in groups
     ]
