@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mltrack_tasks.access import AccessReport as AccessReport
     from mltrack_tasks.blocks import MLTrackStore as MLTrackStore
+    from mltrack_tasks.bucket.report import BucketReport as BucketReport
+    from mltrack_tasks.bucket.settings import BucketSettings as BucketSettings
     from mltrack_tasks.captured import CapturedRun as CapturedRun
     from mltrack_tasks.capturing import capture as capture
     from mltrack_tasks.capturing import current_capture as current_capture
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import plan_migration as plan_migration
     from mltrack_tasks.tasks import plan_restore as plan_restore
     from mltrack_tasks.tasks import promote_model as promote_model
+    from mltrack_tasks.tasks import provision_bucket as provision_bucket
     from mltrack_tasks.tasks import query_data as query_data
     from mltrack_tasks.tasks import query_runs as query_runs
     from mltrack_tasks.tasks import rebuild_views as rebuild_views
@@ -102,6 +105,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import store_file as store_file
     from mltrack_tasks.tasks import store_run as store_run
     from mltrack_tasks.tasks import trace_lineage as trace_lineage
+    from mltrack_tasks.tasks import undo_bucket_change as undo_bucket_change
     from mltrack_tasks.tasks import undo_collection as undo_collection
     from mltrack_tasks.tasks import upload_batch as upload_batch
     from mltrack_tasks.tasks import verify_batch as verify_batch
@@ -119,6 +123,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "access": ("AccessReport",),
     "blocks": ("MLTrackStore",),
+    "bucket.report": ("BucketReport",),
+    "bucket.settings": ("BucketSettings",),
     "captured": ("CapturedRun",),
     "capturing": ("capture", "current_capture"),
     "collecting.collect": ("GarbageReport",),
@@ -157,6 +163,7 @@ _HOMES = {
         *("undo_collection", "end_replication", "replicate_store", "estimate_costs"),
         *("restore_data", "await_restore"),
         *("remove_data", "remove_migration", "remove_runs", "remove_version"),
+        *("provision_bucket", "undo_bucket_change"),
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
         *("copy_model", "deprecate_version", "download_model", "list_models", "load_model"),

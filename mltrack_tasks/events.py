@@ -63,6 +63,8 @@ MODEL_POLICY_SET = "mltrack.model.policy_set"
 MODEL_DEPRECATED = "mltrack.model.deprecated"
 MODEL_VERSION_REMOVED = "mltrack.model.version_removed"
 MODEL_COPIED = "mltrack.model.copied"
+BUCKET_CHANGED = "mltrack.bucket.changed"
+BUCKET_DRIFTED = "mltrack.bucket.drifted"
 DATA_QUERIED = "mltrack.data.queried"
 RUNS_QUERIED = "mltrack.runs.queried"
 COLUMNS_LEFT_OUT = "mltrack.runs.columns_left_out"
@@ -75,7 +77,8 @@ Any number of them may come; whoever shows them thins them out.
 _LEVELS = {
     **dict.fromkeys((BLOB_CREATED, BLOB_PRESENT, PROGRESS), logging.DEBUG),
     **dict.fromkeys(
-        (BLOB_HEALED, CATALOG_BEHIND, CATALOG_UNREADABLE, COLUMNS_LEFT_OUT, STORE_UNHEALTHY), logging.WARNING
+        (BLOB_HEALED, BUCKET_DRIFTED, CATALOG_BEHIND, CATALOG_UNREADABLE, COLUMNS_LEFT_OUT, STORE_UNHEALTHY),
+        logging.WARNING,
     ),
 }
 

@@ -36,6 +36,7 @@ from mltrack_tasks import (
     usage,
     views,
 )
+from mltrack_tasks.bucket import provision, reverting
 from mltrack_tasks.collecting import collect, migrations, removals, removing, retaining, undoing, versions
 from mltrack_tasks.replication import progress as replica
 from mltrack_tasks.replication import replicate
@@ -63,6 +64,7 @@ OPERATIONS = {
             verify,
         ),
         *(migrations, removals, removing, restores, retaining, undoing, versions, views),
+        *(provision, reverting),
     )
 }
 """The modules of floor 3; a task and its operation share the verb."""

@@ -49,7 +49,10 @@ _DAMAGED = "The body was damaged on its way and refused; send it again."
 
 _Row = tuple[type[MLTrackError], str]
 CODES: dict[str, _Row] = {
-    **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "AccountProblem", "403"), (AccessError, _GRANT)),
+    **dict.fromkeys(
+        ("AccessDenied", "AccessDeniedException", "AllAccessDisabled", "AccountProblem", "403"),
+        (AccessError, _GRANT),
+    ),
     **dict.fromkeys(
         ("InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch", "InvalidSecurity"),
         (AccessError, _CHECK_KEYS),
@@ -113,7 +116,19 @@ CODES: dict[str, _Row] = {
         (InvalidInputError, "Check the store's options (storage class, encryption, KMS key)."),
     ),
     **dict.fromkeys(
-        ("NotImplemented", "MethodNotAllowed", "501", "405"),
+        (
+            *("MalformedXML", "MalformedPolicy", "InvalidPolicyDocument", "InvalidTag", "InvalidBucketState"),
+            *("InvalidTargetBucketForLogging", "InvalidBucketAclWithObjectOwnership"),
+            *("InvalidLocationConstraint", "InvalidEventSelectorsException", "IllegalLocationConstraint"),
+        ),
+        (InvalidInputError, "Check the settings of the bucket (docs/bucket.md)."),
+    ),
+    **dict.fromkeys(
+        ("BucketAlreadyExists", "BucketAlreadyOwnedByYou", "BucketNameUnavailable", "TooManyBuckets"),
+        (AccessError, "Choose another name for the bucket, or use the one that is there."),
+    ),
+    **dict.fromkeys(
+        ("NotImplemented", "XNotImplemented", "MethodNotAllowed", "501", "405"),
         (AccessError, "This server lacks the operation; use one that has it (see check_access)."),
     ),
     "NoRegionError": (AccessError, "Set region_name, or AWS_DEFAULT_REGION."),

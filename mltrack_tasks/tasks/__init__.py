@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from mltrack_tasks.tasks.admin import check_access
 from mltrack_tasks.tasks.archives import await_restore, restore_data
+from mltrack_tasks.tasks.bucket import provision_bucket, undo_bucket_change
 from mltrack_tasks.tasks.cleaning import apply_retention, collect_garbage, undo_collection
 from mltrack_tasks.tasks.costs import estimate_costs
 from mltrack_tasks.tasks.data import (
@@ -98,6 +99,7 @@ __all__ = [
     "plan_migration",
     "plan_restore",
     "promote_model",
+    "provision_bucket",
     "query_data",
     "query_runs",
     "rebuild_views",
@@ -121,6 +123,7 @@ __all__ = [
     "store_file",
     "store_run",
     "trace_lineage",
+    "undo_bucket_change",
     "undo_collection",
     "upload_batch",
     "verify_batch",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from mltrack_tasks import layout, migrations, modelkeys
+from mltrack_tasks.bucket.naming import is_bucket_key
 from mltrack_tasks.digest import is_digest
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.removals import REMOVED_RUNS
@@ -16,6 +17,7 @@ from mltrack_tasks.trust.journal import AUDITS, is_audit_key
 
 GC = "gc/"
 _READ = ("_by_digest", "_ids", "_deprecated", "_policies", "_removed")
+BUCKET = "bucket/"
 
 _NUMBERED = re.compile(r"[0-9]{8}\.json")
 _REMOVAL = re.compile(r"_removed/v[0-9]{8}_[0-9a-f]{6,64}/[0-9]{8}\.(json|done)")
@@ -32,7 +34,7 @@ def is_known(key: str) -> bool:
 
 def is_other_record(key: str) -> bool:
     """Tell whether a key is that of a record that needs no blob, and must be readable all the same."""
-    if key.startswith((layout.GC_DELETING, SNAPSHOTS)):
+    if key.startswith((layout.GC_DELETING, SNAPSHOTS, BUCKET)):
         return is_known(key)
     if not key.startswith((modelkeys.VERSIONS, modelkeys.REGISTRY)) or modelkeys.is_file_of_version(key):
         return False
@@ -122,5 +124,6 @@ _KNOWN: dict[str, Callable[[str], bool]] = {
     GC: lambda key: key.endswith(".json"),
     AUDITS: is_audit_key,
     REPLICA_FOLDER: _is_of_replica,
+    BUCKET: is_bucket_key,
     PROBE_FOLDER: lambda key: True,
 }

@@ -22,7 +22,7 @@ from mltrack_tasks.trust.findings import (
     Finding,
 )
 from mltrack_tasks.trust.journal import AUDITS
-from mltrack_tasks.trust.knownkeys import GC, is_known, is_other_record
+from mltrack_tasks.trust.knownkeys import BUCKET, GC, is_known, is_other_record
 from mltrack_tasks.trust.readers import Holder
 from mltrack_tasks.trust.references import References
 from mltrack_tasks.trust.structure import fault_of_record, judge_views
@@ -32,7 +32,7 @@ from mltrack_tasks.views import MODES, entries_of_run
 _RUNS = "runs/"
 _ELSEWHERE = (layout.BLOBS, "models/", _RUNS, ".probe/")
 """What is looked at in other ways; of trial objects, whose maker is at work, nothing is asked."""
-_LISTED = (layout.MANIFESTS, layout.NAMES, migrations.MIGRATIONS, layout.CATALOG, GC, AUDITS)
+_LISTED = (layout.MANIFESTS, layout.NAMES, migrations.MIGRATIONS, layout.CATALOG, GC, AUDITS, BUCKET)
 _SAID = {
     MISSING_VIEW: "follows from the run's manifest, and is not there; rebuild_views makes it",
     DANGLING_VIEW: "does not follow from the run's manifest; rebuild_views removes it",
