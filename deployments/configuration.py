@@ -37,7 +37,7 @@ class Automations(BaseModel):
     """
 
     model_config = _STRICT
-    zombie_after: int = Field(default=120, ge=10)
+    zombie_after: int = Field(default=120, ge=35)
     notify_url: SecretStr | None = None
 
 

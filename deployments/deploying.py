@@ -14,6 +14,7 @@ import yaml
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.settings import get_current_settings
 
 from mltrack_tasks.errors import InvalidInputError, MLTrackError
 
@@ -23,8 +24,8 @@ FILE = Path(__file__).with_name("prefect.yaml")
 CHECKOUT = Path(__file__).resolve().parent.parent
 _MODULE = re.compile(r"mltrack_flows\.(\w+)\.(\w+)")
 _ENVIRONMENT = re.compile(r"\{\{\s*\$(\w+)\s*\}\}")
-TAIL = 2_000
-"""Characters of `prefect deploy` that are shown when it fails: the reason comes last."""
+TAIL, REASON = 10, 1_000
+"""Lines of `prefect deploy` that are shown when it fails, and characters of each: one quotes all it sent."""
 
 
 def read(pool_type: str, pool_name: str | None, code: str) -> dict[str, Any]:
@@ -83,6 +84,8 @@ def deploy(plan: dict[str, Any]) -> None:
         done = subprocess.run(
             [*command, "--prefect-file", str(file)],
             cwd=CHECKOUT,  # entrypoints that are files begin there
+            # The server that this process speaks to, whatever the other one's profile says.
+            env={**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -90,7 +93,8 @@ def deploy(plan: dict[str, Any]) -> None:
             check=False,
         )
     if done.returncode:
-        raise MLTrackError(f"`prefect deploy --all` failed:\n{done.stdout[-TAIL:]}")
+        said = "\n".join(line[:REASON] for line in done.stdout.splitlines()[-TAIL:])
+        raise MLTrackError(f"`prefect deploy --all` failed:\n{said}")
 
 
 class Switches:

@@ -9,7 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from mltrack_tasks import GarbageReport, tasks
-from mltrack_tasks.forms import OptionalText, StoreChoice, run_name
+from mltrack_tasks.forms import OptionalText, StoreChoice, completed, run_name
 
 
 @flow(name="mltrack-collect-garbage", flow_run_name=run_name("collect garbage"))
@@ -27,9 +27,10 @@ def collect_garbage(
         plan: Apply the plan of an earlier dry run; its digest stands in that run's artifact.
         store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
-    return tasks.collect_garbage(
+    found = tasks.collect_garbage(
         grace=timedelta(days=grace_days), dry_run=dry_run and plan is None, plan=plan, store=store
     )
+    return completed(found, str(found))
 
 
 if __name__ == "__main__":

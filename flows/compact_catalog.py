@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from mltrack_tasks import CompactionReport, tasks
-from mltrack_tasks.forms import StoreChoice
+from mltrack_tasks.forms import StoreChoice, completed
 
 
 @flow(name="mltrack-compact-catalog", flow_run_name="compact catalogue")
@@ -16,7 +16,8 @@ def compact_catalog(rebuild: bool = False, store: StoreChoice = None) -> Compact
         rebuild: Read every manifest anew: after manifests were removed or restored by hand.
         store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
-    return tasks.compact_catalog(rebuild=rebuild, store=store)
+    done = tasks.compact_catalog(rebuild=rebuild, store=store)
+    return completed(done, str(done))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from prefect import flow
 
 from mltrack_tasks import RestoreReport, tasks
 from mltrack_tasks.errors import InvalidInputError
-from mltrack_tasks.forms import OptionalText, RequestsInFlight, StoreChoice
+from mltrack_tasks.forms import OptionalText, RequestsInFlight, StoreChoice, completed
 from mltrack_tasks.resolve import store_with
 from mltrack_tasks.transfers import check_target, render_restore
 
@@ -71,7 +71,10 @@ def download_from_s3(
         tasks.restore_batch(batch, local_path, overwrite=overwrite, store=source) for batch in plan.batches
     ]
     tasks.finish_restore(plan, local_path, repoint_artifacts=repoint_artifacts, store=source)
-    return render_restore(plan, done, local_path, seconds=time.monotonic() - began)
+    told = render_restore(plan, done, local_path, seconds=time.monotonic() - began)
+    return completed(
+        told, f"{told.written_files:,} of {told.files:,} files written, {told.present:,} there already"
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from prefect import flow
 from pydantic import Field
 
 from mltrack_tasks import CostEstimate, tasks
-from mltrack_tasks.forms import OptionalText, StoreChoice
+from mltrack_tasks.forms import OptionalText, StoreChoice, completed
 
 
 @flow(name="mltrack-estimate-costs", flow_run_name="estimate costs")
@@ -32,7 +32,7 @@ def estimate_costs(
         prices: A price file on the worker, instead of the one that `MLTRACK_PRICES` names.
         store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
-    return tasks.estimate_costs(
+    found = tasks.estimate_costs(
         region=region,
         lifecycle=lifecycle,
         monthly_puts=monthly_puts,
@@ -41,6 +41,7 @@ def estimate_costs(
         prices=prices,
         store=store,
     )
+    return completed(found, str(found))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from mltrack_tasks import HealReport, tasks
-from mltrack_tasks.forms import OptionalText, StoreChoice, run_name
+from mltrack_tasks.forms import OptionalText, StoreChoice, completed, run_name
 
 
 @flow(name="mltrack-heal-store", flow_run_name=run_name("heal store"))
@@ -29,7 +29,7 @@ def heal_store(
         audit=audit, replicas=replicas or (), local_path=local_path, dry_run=dry_run, store=store
     )
     done.require_ok()
-    return done
+    return completed(done, str(done))
 
 
 if __name__ == "__main__":

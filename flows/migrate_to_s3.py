@@ -13,7 +13,7 @@ from prefect import flow
 from pydantic import Field
 
 from mltrack_tasks import MigrationReport, tasks
-from mltrack_tasks.forms import OptionalText, RequestsInFlight, StoreChoice, run_name
+from mltrack_tasks.forms import OptionalText, RequestsInFlight, StoreChoice, completed, run_name
 from mltrack_tasks.resolve import store_with
 from mltrack_tasks.transfers import Outcome, Transfer, age_of, render_migration, shown_if_stopped
 
@@ -69,9 +69,8 @@ def migrate_to_s3(
         allow_empty=allow_empty,
     )
     plan = tasks.plan_migration(scan, pack_small_files=pack_small_files, hash_everything=dry_run, store=into)
-    done = Outcome()
+    done, origin = Outcome(), scan.origin
     if not dry_run and (delete_after_upload or not plan.unchanged):
-        origin = scan.origin
         transfer = Transfer("mltrack-migration-progress", f"Migrating {scan.root}", plan.new_bytes)
         with shown_if_stopped(plan, done):
             for batch in plan.batches:
@@ -88,7 +87,8 @@ def migrate_to_s3(
             for doomed in done.finished.deletions:
                 done.deleted.append(tasks.delete_local_batch(doomed, origin=origin, store=into))
             transfer.finish()
-    return render_migration(plan, done, dry_run=dry_run, seconds=time.monotonic() - began)
+    told = render_migration(plan, done, dry_run=dry_run, seconds=time.monotonic() - began)
+    return completed(told, told.summary())
 
 
 if __name__ == "__main__":

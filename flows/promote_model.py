@@ -13,7 +13,7 @@ from pydantic import Field
 
 from mltrack_tasks import ModelVersion, Promotion, tasks
 from mltrack_tasks.errors import InvalidInputError, NotFoundError
-from mltrack_tasks.forms import OptionalText, StoreChoice
+from mltrack_tasks.forms import OptionalText, StoreChoice, completed
 from mltrack_tasks.tasks.registry import Gate, check_promotion
 
 
@@ -72,9 +72,10 @@ def promote_model(
         said = {"by": answer.by, "comment": answer.comment, "tree_digest": chosen.tree_digest}
         asked.append(_unmoved(alias, before))
     # The version, not the alias: what was approved must be what is promoted.
-    return tasks.promote_model(
+    done = tasks.promote_model(
         model_name, chosen.version, alias, gates=asked, reason=reason, approval=said, store=store
     )
+    return completed(done, f"{alias} of {model_name} stands for {done.version}")
 
 
 def _standing(model_name: str, alias: str, store: StoreChoice) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow
 
 from mltrack_tasks import ModelVersion, tasks
-from mltrack_tasks.forms import OptionalText, StoreChoice
+from mltrack_tasks.forms import OptionalText, StoreChoice, completed
 
 
 @flow(name="mltrack-register-model", flow_run_name="register {model_name}")
@@ -41,7 +41,7 @@ def register_model(
         tracking_uri: Address of MLflow's tracking server or folder.
         store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
-    return tasks.register_model(
+    done = tasks.register_model(
         run_id,
         model_name,
         model_path,
@@ -55,3 +55,4 @@ def register_model(
         tracking_uri=tracking_uri,
         store=store,
     )
+    return completed(done, f"{model_name} {done.version} was {'created' if done.created else 'present'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from mltrack_tasks import Promotion, tasks
-from mltrack_tasks.forms import OptionalText, StoreChoice
+from mltrack_tasks.forms import OptionalText, StoreChoice, completed
 
 
 @flow(name="mltrack-rollback-model", flow_run_name="roll back {alias} of {model_name}")
@@ -25,4 +25,5 @@ def rollback_model(
         reason: Why; it is kept.
         store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
-    return tasks.rollback_model(model_name, alias, to=to, reason=reason, store=store)
+    done = tasks.rollback_model(model_name, alias, to=to, reason=reason, store=store)
+    return completed(done, f"{alias} of {model_name} stands for {done.version}")

@@ -7,7 +7,7 @@ from typing import Literal
 from prefect import flow
 
 from mltrack_tasks import VerifyReport, tasks
-from mltrack_tasks.forms import OptionalText, StoreChoice
+from mltrack_tasks.forms import OptionalText, StoreChoice, completed
 
 
 @flow(name="mltrack-verify-store", flow_run_name="verify store, {level}")
@@ -34,7 +34,7 @@ def verify_store(
     """
     found = tasks.verify_store(level=level, part=part, since=since, resume=resume, keep=keep, store=store)
     found.require_ok()
-    return found
+    return completed(found, str(found))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ def _schema(schema: dict[str, Any], model: Any) -> None:
     """Add to Prefect's description of a block what the API and its UI must mask beside SecretStr fields."""
     schema_extra(schema, model)
     schema["secret_fields"].append("credentials.aws_session_token")
+    # Nothing has to be given, but a schema that requires nothing fits a deployment's reference to a block,
+    # too: Prefect's server then refuses to update the deployment, as exactly one of both may fit.
+    schema["required"] = ["max_workers"]
 
 
 class MLTrackStore(Block):

@@ -7,12 +7,16 @@ of a parameter becomes a drop-down of the saved ones.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast
 
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
+from prefect.states import Completed
 from pydantic import BeforeValidator, Field
 
 from mltrack_tasks.blocks import MLTrackStore
+
+R = TypeVar("R")
 
 
 def _none_if_empty(value: Any) -> Any:
@@ -30,6 +34,10 @@ RequestsInFlight = Annotated[int, Field(ge=1, le=64)]
 """As ``MLTrackStore.max_workers``."""
 
 
+MAX_MESSAGE = 500
+"""Characters of a state's message: the UI shows it on one line."""
+
+
 def run_name(template: str) -> Callable[[], str]:
     """Name flow runs by a template of their parameters, and say of a dry run that it is one."""
 
@@ -39,3 +47,13 @@ def run_name(template: str) -> Callable[[], str]:
         return f"{said} (dry run)" if parameters.get("dry_run") else said
 
     return name
+
+
+def completed(result: R, message: str) -> R:
+    """End a flow with ``message`` as its state's message; whoever called the flow gets ``result``.
+
+    Outside a run (``flow.fn(...)``) it is the result and nothing else.
+    """
+    if FlowRunContext.get() is None:
+        return result
+    return cast(R, Completed(message=message[:MAX_MESSAGE], data=result))

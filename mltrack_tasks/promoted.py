@@ -8,6 +8,7 @@ from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.promotiontext import compared, refused
 from mltrack_tasks.registry.aliases import current_promotion
 from mltrack_tasks.registry.reading import described, read_version
+from mltrack_tasks.runlinks import footer
 from mltrack_tasks.stores import Store
 from mltrack_tasks.tasking import in_run, run_logger
 
@@ -35,7 +36,7 @@ def show_refusal(error: GateError, alias: str) -> None:
     try:
         details = error.details
         what = f"{plain(details['model'])} {details['version']} was not promoted to {plain(alias)}"
-        markdown("mltrack-promotion-refused", refused(details, alias), what)
+        markdown("mltrack-promotion-refused", refused(details, alias) + footer(), what)
     except Exception as failed:  # it must not hide what the gates said
         run_logger().warning("The gates' reports cannot be shown: %s: %s", type(failed).__name__, failed)
 
@@ -50,7 +51,7 @@ def _show(store: Store, done: Promotion) -> None:
     if done.previous is not None:
         before = described(store, read_version(store, done.model, done.previous))
     what = f"Promotion {done.number} of {plain(done.model)} {done.version} as {plain(done.alias)}"
-    markdown("mltrack-promotion", compared(done, version, before), what)
+    markdown("mltrack-promotion", compared(done, version, before) + footer(), what)
 
 
 def _say_if_superseded(store: Store, done: Promotion) -> None:

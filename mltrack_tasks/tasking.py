@@ -9,10 +9,12 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.concurrency.sync import concurrency
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
+from prefect.runtime import deployment
 from prefect.tasks import exponential_backoff
 
 from mltrack_tasks import events, provenance
@@ -24,6 +26,9 @@ R = TypeVar("R")
 
 RETRIES = 2
 """Further tries of a task, on TransientError only; each request was tried three times before."""
+
+TRANSFERS = "mltrack-transfers"
+"""The global concurrency limit that all deployments share for batches on their way, where one is set."""
 
 _EMITTED = (
     *(events.BLOB_HEALED, events.DATA_STORED, events.DATA_FORGOTTEN, events.RUN_STORED),
@@ -96,6 +101,19 @@ def in_run() -> bool:
 def flow_run_id() -> str | None:
     """Id of the flow run that this is part of, if any."""
     return _facts().get("flow_run_id")
+
+
+@contextmanager
+def transfer_slot() -> Iterator[None]:
+    """Wait for a place under the limit TRANSFERS, in a run of a deployment; no limit, no waiting.
+
+    Asking takes 0.3 s, so this is for batches. The place of a process that died is free after 5 minutes.
+    """
+    if deployment.id is None:
+        yield
+        return
+    with concurrency(TRANSFERS, occupy=1):
+        yield
 
 
 @contextmanager

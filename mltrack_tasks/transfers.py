@@ -19,6 +19,7 @@ from mltrack_tasks.migration.download import RestorePlan, RestoreReport, report_
 from mltrack_tasks.migration.planning import Plan
 from mltrack_tasks.migration.report import MigrationReport, Outcome, figures_of, require_complete, stopped
 from mltrack_tasks.migration.restoring import Restored
+from mltrack_tasks.runlinks import footer
 from mltrack_tasks.stores.files import checked_path
 from mltrack_tasks.tasking import report, run_logger
 
@@ -191,7 +192,7 @@ def _told(done: MigrationReport, summary: str) -> str:
             if len(items) > _SHOWN:
                 lines.append(f"| and {len(items) - _SHOWN:,} more | |")
             lines.append("")
-    return "\n".join(lines)
+    return "\n".join(lines) + footer()
 
 
 def _shown(text: str) -> str:

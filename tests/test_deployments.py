@@ -15,6 +15,7 @@ from prefect import Flow
 from prefect.client.schemas.schedules import construct_schedule
 from prefect.events import DeploymentTriggerTypes
 from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError, validate
 from pydantic import TypeAdapter
 
 from deployments import configuration, deploying
@@ -88,6 +89,17 @@ def test_its_form_explains_itself(deployed: dict[str, Any]) -> None:
     given = [deployed["parameters"], *(each.get("parameters", {}) for each in deployed.get("schedules", ()))]
     given += [each.get("parameters", {}) for each in deployed.get("triggers", ())]
     assert set().union(*given) <= set(properties)
+
+
+@each_deployment
+def test_the_server_takes_a_reference_to_a_block_each_time(deployed: dict[str, Any]) -> None:
+    """As a new deployment, without regard to what is required, and as one that is updated."""
+    reference = {"store": {"$ref": {"block_document_id": "fc340634-7cee-400c-ae90-1b73d8cd2633"}}}
+    for updated in (False, True):
+        schema = {**schema_of(deployed), "required": []}
+        validate(reference, schema, True, preprocess=updated, ignore_required=not updated)
+        with pytest.raises(ValidationError, match="store"):
+            validate({"store": 7}, schema, True, preprocess=updated, ignore_required=True)
 
 
 @each_deployment

@@ -191,7 +191,8 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         "4 Prefect",
         frozenset({"prefect", "prefect_aws", "pydantic", "httpx"}),
         (
-            *("credentials", "blocks", "resolve", "tasking", "artifacts", "transfers", "capturing", "forms"),
+            *("credentials", "blocks", "resolve", "tasking", "artifacts", "transfers", "capturing"),
+            *("forms", "runlinks"),
             *("calls", "promotiontext", "promoted", "transactions", "tasks.registry"),
             *(
                 "tasks",

@@ -14,6 +14,7 @@ from mltrack_tasks.collecting.retaining import RetentionReport
 from mltrack_tasks.collecting.retention import RetentionPolicy
 from mltrack_tasks.collecting.undoing import UndoneCollection
 from mltrack_tasks.resolve import open_store
+from mltrack_tasks.runlinks import footer
 from mltrack_tasks.tasking import mltrack_task, recorded
 
 
@@ -38,7 +39,7 @@ def collect_garbage(
     with recorded(), Progress("mltrack-garbage-progress") as observe:
         opened = open_store(store)
         found = collect.collect_garbage(opened, grace=grace, dry_run=dry_run, plan=plan, observe=observe)
-    markdown("mltrack-garbage", _told(found), f"Garbage in {plain(opened.location)}")
+    markdown("mltrack-garbage", _told(found) + footer(), f"Garbage in {plain(opened.location)}")
     return found
 
 

@@ -26,7 +26,7 @@ from mltrack_tasks.migration.scan import Scan
 from mltrack_tasks.migration.uploading import Uploaded
 from mltrack_tasks.plan import Batch
 from mltrack_tasks.resolve import open_store
-from mltrack_tasks.tasking import mltrack_task, recorded, report, run_logger
+from mltrack_tasks.tasking import mltrack_task, recorded, report, run_logger, transfer_slot
 from mltrack_tasks.transfers import Share, in_container
 
 
@@ -110,7 +110,7 @@ def upload_batch(
     receipt. A file that cannot be read, or changed, is named in ``failed``.
     """
     observe = report if progress is None else progress.observer()
-    with recorded():
+    with recorded(), transfer_slot():
         opened = open_store(store)
         done = operations.upload_batch(opened, batch, origin=origin, trust=trust, observe=observe)
     run_logger().info(
@@ -245,7 +245,7 @@ def restore_batch(
     store: MLTrackStore | str | None = None,
 ) -> Restored:
     """Write a batch's files into a folder of the machine that runs this -> what was written and found."""
-    with Progress("mltrack-restoring") as observe:
+    with transfer_slot(), Progress("mltrack-restoring") as observe:
         return operations.restore_batch(
             open_store(store), batch, local_path, overwrite=overwrite, observe=observe
         )

@@ -12,6 +12,7 @@ from mltrack_tasks.lineage import Lineage
 from mltrack_tasks.query import QueryResult
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.resolve import open_store
+from mltrack_tasks.runlinks import footer
 from mltrack_tasks.tasking import mltrack_task, recorded, report, run_logger
 from mltrack_tasks.usage_stats import UsageStats
 
@@ -99,7 +100,8 @@ def compact_catalog(*, rebuild: bool = False, store: MLTrackStore | str | None =
     opened = open_store(store)
     with recorded(), Progress("mltrack-catalog-progress") as observe:
         done = compaction.compact_catalog(opened, rebuild=rebuild, observe=observe)
-    markdown("mltrack-catalog", f"{plain(opened.location)}: {plain(str(done))}", "The catalogue of runs")
+    told = f"{plain(opened.location)}: {plain(str(done))}"
+    markdown("mltrack-catalog", told + footer(), "The catalogue of runs")
     if done.log_kept is not None:
         run_logger().warning("What the snapshot covers could not be removed: %s", done.log_kept)
     return done

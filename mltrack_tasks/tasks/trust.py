@@ -9,6 +9,7 @@ from mltrack_tasks.artifacts import Progress, markdown, plain, table
 from mltrack_tasks.blocks import MLTrackStore
 from mltrack_tasks.chart import human_bytes
 from mltrack_tasks.resolve import open_store
+from mltrack_tasks.runlinks import footer
 from mltrack_tasks.tasking import mltrack_task, recorded, run_logger
 from mltrack_tasks.trust import heal, verify
 from mltrack_tasks.trust.findings import VerifyReport
@@ -45,7 +46,7 @@ def verify_store(
             keep=keep,
             observe=observe,
         )
-    markdown("mltrack-verification", _verified(found), f"Verification of {plain(found.location)}")
+    markdown("mltrack-verification", _verified(found) + footer(), f"Verification of {plain(found.location)}")
     if found.findings:
         table("mltrack-findings", found.rows(), f"Findings in {plain(found.location)}, what is wrong first")
     for finding in [each for each in found.findings if each.wrong][:20]:
