@@ -9,17 +9,18 @@ from prefect import flow
 from pydantic import Field
 
 from mltrack_tasks import BucketReport, BucketSettings, tasks
+from mltrack_tasks.forms import OptionalText, StoreChoice, run_name
 
 NOTHING_SAID = BucketSettings()
 
 
-@flow(name="mltrack-provision-bucket")
+@flow(name="mltrack-provision-bucket", flow_run_name=run_name("provision bucket"))
 def provision_bucket(
     settings: BucketSettings = NOTHING_SAID,
     dry_run: bool = True,
-    plan: str | None = None,
+    plan: OptionalText = None,
     undo: Annotated[int | None, Field(ge=1)] = None,
-    store: str | None = None,
+    store: StoreChoice = None,
 ) -> BucketReport:
     """Compare the bucket with the settings -> a report; without the dry run the changes are made.
 
@@ -28,7 +29,7 @@ def provision_bucket(
         dry_run: Only look, and show what would change and what was changed by hand.
         plan: Make the changes of an earlier dry run, or none; its digest stands in that run's artifact.
         undo: Number of a change to take back, instead of all that.
-        store: A block's name, or `s3://bucket/prefix`.
+        store: A saved block, or as text a block's name or `s3://bucket/prefix`.
     """
     if undo is not None:
         return tasks.undo_bucket_change(undo, dry_run=dry_run, store=store)
