@@ -9,6 +9,7 @@ own; what these say is what pyarrow allocates.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,8 @@ _WIDTH = 16
 """[bytes] of any other, and of the offset of a text."""
 _LOOKED_INTO = 16 * MiB
 """[bytes] of a dictionary whose texts are measured one by one, where they might take more than so much."""
-_CODECS = ("UNCOMPRESSED", "SNAPPY", "ZSTD", "GZIP", "BROTLI")
+_CODECS = {0: None, 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd"}
+"""Numbers of the codecs that can be undone a page at a time; None for none."""
 _STRUCT = 800
 """[bytes] that parquet-cpp takes for a struct of a footer: 690 for a column chunk, measured."""
 _SHORTEST = 3
@@ -48,7 +50,8 @@ class Chunk(NamedTuple):
     width: int
     text: bool
     nested: bool
-    codec: str
+    codec: Callable[[], int | None]
+    """Number of the codec. It is not asked of pyarrow, which ends the process at an unknown one."""
 
 
 class Weight(NamedTuple):
@@ -70,20 +73,39 @@ class Page(NamedTuple):
 def chunks_of(metadata: Any) -> Iterator[Chunk]:
     """Name the column chunks that a footer lists."""
     columns = [metadata.schema.column(number) for number in range(metadata.num_columns)]
+    footer = cache(partial(_footer_of, metadata))
     for group in range(metadata.num_row_groups):
         found = metadata.row_group(group)
         for number, column in enumerate(columns):
-            yield _chunk(group, found.num_rows, found.column(number), column)
+            codec = partial(_codec, footer, group, number)
+            yield _chunk(group, found.num_rows, found.column(number), column, codec)
 
 
-def _chunk(group: int, rows: int, found: Any, column: Any) -> Chunk:
+def _footer_of(metadata: Any) -> Any:
+    sink = pa.BufferOutputStream()
+    metadata.write_metadata_file(sink)
+    raw = memoryview(sink.getvalue())
+    size = int.from_bytes(raw[-8:-4], "little")
+    return Thrift(raw[-8 - size : -8], most=len(raw), lists=True).struct()
+
+
+def _codec(footer: Callable[[], Any], group: int, number: int) -> int | None:
+    """Fields of parquet.thrift: row_groups, columns, meta_data, codec."""
+    try:
+        found = footer()[4][group][1][number][3][4]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return found if isinstance(found, int) else None
+
+
+def _chunk(group: int, rows: int, found: Any, column: Any, codec: Callable[[], int | None]) -> Chunk:
     start, first = found.data_page_offset, found.dictionary_page_offset
     if found.has_dictionary_page and first is not None and 0 < first < start:
         start = first
     text = column.physical_type == "BYTE_ARRAY"
     width = max(column.length, _WIDTHS.get(column.physical_type, _WIDTH))
     nested = column.max_repetition_level > 0
-    size, values, codec = found.total_compressed_size, found.num_values, found.compression
+    size, values = found.total_compressed_size, found.num_values
     return Chunk(group, column.path, max(start, 0), max(size, 0), values, rows, width, text, nested, codec)
 
 
@@ -158,11 +180,11 @@ def pages_of(body: memoryview, values: int) -> Iterator[Page]:
 def _longest(page: Page, chunk: Chunk) -> int:
     """Bytes of the longest text of a dictionary. Of a large one, no more than follows from its size."""
     most = page.size - 4 * page.values
-    if page.size > _LOOKED_INTO or most * chunk.values < _LOOKED_INTO or chunk.codec not in _CODECS:
+    if page.size > _LOOKED_INTO or most * chunk.values < _LOOKED_INTO or chunk.codec() not in _CODECS:
         return most
-    raw = page.stored
-    if chunk.codec != "UNCOMPRESSED":
-        raw = memoryview(pa.Codec(chunk.codec.lower()).decompress(raw, page.size))
+    raw, codec = page.stored, _CODECS[chunk.codec() or 0]
+    if codec is not None:
+        raw = memoryview(pa.Codec(codec).decompress(raw, page.size))
     longest = at = 0
     for _ in range(page.values):
         length = int.from_bytes(raw[at : at + 4], "little")

@@ -1,4 +1,4 @@
-"""Thrift's compact protocol, as far as Parquet's headers need it: numbers and structs, by field."""
+"""Thrift's compact protocol, as far as Parquet's headers need it: numbers, structs and lists, by field."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _DEEPEST = 20
 
 
 class Thrift:
-    """Reads values from ``at`` on. Texts and lists are passed over, structs in them are counted.
+    """Reads values from ``at`` on. Texts are passed over, and so are lists unless ``lists`` are wanted.
 
-    ``most`` structs are admitted. Raises ValueError on bytes that are of no such protocol.
+    ``most`` structs are admitted, those in lists included. Raises ValueError on bytes of no such protocol.
     """
 
-    def __init__(self, body: memoryview, at: int = 0, most: int = 1_000) -> None:
-        self._body, self.at, self._left = body, at, most
+    def __init__(self, body: memoryview, at: int = 0, most: int = 1_000, *, lists: bool = False) -> None:
+        self._body, self.at, self._left, self._lists = body, at, most, lists
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
         """Read a struct -> its numbers, and the structs in it, by number of the field."""
@@ -43,7 +43,8 @@ class Thrift:
         if kind == _BINARY:
             self._skip(self._varint())
         elif kind in _LISTS:
-            self._list(depth)
+            found = self._list(depth)
+            return found if self._lists else None
         elif kind == _MAP:
             raise ValueError("a header has a map, which Parquet does not use")
         elif kind in _FIXED:
@@ -52,14 +53,18 @@ class Thrift:
             raise ValueError(f"a header has a field of the unknown type {kind}")
         return None
 
-    def _list(self, depth: int) -> None:
+    def _list(self, depth: int) -> list[Any]:
         head = self._byte()
         count, kind = head >> 4, head & 15
+        found = []
         for _ in range(self._varint() if count == 15 else count):
             if kind in (1, 2):
                 self._skip(1)  # in a list they are bytes of their own
             else:
-                self._value(kind, depth)
+                value = self._value(kind, depth)
+                if self._lists:
+                    found.append(value)
+        return found
 
     def _number(self) -> int:
         raw = self._varint()

@@ -12,8 +12,8 @@ from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.recordstore import ensure
 from mltrack_tasks.replication.blobs import OF_ONE_OBJECT
-from mltrack_tasks.replication.missing import ENTRIES, Missing
-from mltrack_tasks.replication.order import NUMBERED, Step, model_of, predecessor
+from mltrack_tasks.replication.missing import Missing
+from mltrack_tasks.replication.order import NUMBERED, Step, is_entry, model_of, predecessor
 from mltrack_tasks.replication.records import (
     copy_folder_of_registered,
     copy_promoted,
@@ -84,7 +84,7 @@ class Following:
                 yield key
 
     def _one(self, source: Store, target: Store, key: str) -> bool:
-        return ensure(target, key) if key.startswith(ENTRIES) else copy_record(source, target, key)
+        return ensure(target, key) if is_entry(key) else copy_record(source, target, key)
 
     def _tried(self, copy: Callable[[Store, Store, str], bool], key: str) -> Copied:
         try:

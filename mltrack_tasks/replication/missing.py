@@ -8,12 +8,10 @@ from typing import cast
 from mltrack_tasks import events, layout
 from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.replication.compare import BlobJob, Pair, Spool, blob_jobs, pairs
-from mltrack_tasks.replication.order import LISTED, VIEWS, Step, step_of
+from mltrack_tasks.replication.order import LISTED, Step, is_entry, step_of
 from mltrack_tasks.replication.report import Tally
 from mltrack_tasks.stores.base import Store
 
-ENTRIES = (layout.PINS, layout.RUN_LOG, *VIEWS)
-"""Folders of empty objects."""
 _HOLDING = (Step.MANIFESTS, Step.REVISIONS, Step.NAMES, Step.VERSIONS, Step.MIGRATIONS, Step.PROMOTED)
 """Steps whose records keep blobs: those that only the replica has are worth knowing of."""
 
@@ -62,10 +60,10 @@ class Missing:
                 self.withdrawn.append(pair.key)
             self._tally.extra += step in _HOLDING
             return
-        is_entry = pair.key.startswith(ENTRIES) or step is Step.FOLDERS
-        if is_entry and pair.there.size:
+        entry = is_entry(pair.key)
+        if entry and pair.there.size:
             return  # not empty: no entry of ours
-        if pair.here is None or (pair.differs and not is_entry):
+        if pair.here is None or (pair.differs and not entry):
             self._records[step].add(pair.key)
             self._tally.missing_records += 1
             self._tally.missing(pair.there.modified)

@@ -13,6 +13,8 @@ from mltrack_tasks import layout, migrations, modelkeys
 from mltrack_tasks.removals import REMOVED_RUNS
 
 VIEWS = tuple(f"runs/{mode}/" for mode in layout.STORAGE_MODES if mode != "flat")
+ENTRIES = (layout.PINS, layout.RUN_LOG, *VIEWS)
+"""Folders of empty objects."""
 
 
 class Step(IntEnum):
@@ -29,7 +31,7 @@ class Step(IntEnum):
     VERSIONS = 7
     """Records of versions, each after its ids and its folder."""
     NOTES = 8
-    """What is said of a version later: further registrations, ids that lead to it."""
+    """What is said of a version later: further registrations, ids that lead to it, removals."""
     FOLDERS = 9
     """Marks of the folders of registered versions, each after its files."""
     DEPRECATIONS = 10
@@ -59,7 +61,7 @@ LISTED = (
 ``Step`` backwards too: ``_aliases`` comes before ``v20240115_a1b2c3.json``, manifests before receipts."""
 
 _SUBFOLDERS = {
-    **dict.fromkeys(("_ids", "_by_digest", "_registrations"), Step.NOTES),
+    **dict.fromkeys(("_ids", "_by_digest", "_registrations", "_removed"), Step.NOTES),
     "_materialized": Step.FOLDERS,
     "_deprecated": Step.DEPRECATIONS,
     **dict.fromkeys(("_policies", "_aliases"), Step.ALIASES),
@@ -85,6 +87,11 @@ def step_of(key: str) -> Step | None:
     if place := layout.parse_manifest_key(key):
         return Step.MANIFESTS if place[1] == 1 else Step.REVISIONS
     return next((step for folder, step in _PLACES if key.startswith(folder)), None)
+
+
+def is_entry(key: str) -> bool:
+    """Tell whether a key is that of an empty object."""
+    return key.startswith(ENTRIES) or key.endswith(".done") or step_of(key) is Step.FOLDERS
 
 
 def predecessor(key: str) -> str | None:

@@ -12,6 +12,7 @@ import pytest
 
 from mltrack_tasks import layout, modelkeys
 from mltrack_tasks.collecting.collect import collect_garbage
+from mltrack_tasks.collecting.versions import remove_version
 from mltrack_tasks.content import retrieve_data, store_data
 from mltrack_tasks.errors import (
     ConflictError,
@@ -284,6 +285,18 @@ def test_promotions_follow_in_order(source: Place, tmp_path: Path) -> None:
     assert sorted(last) == sorted([*order, "replica/00000002.json"])
 
 
+def test_removals_of_versions_are_known_to_the_replica(source: Place, tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"another")
+    version = register_model(source.store, None, "churn", tmp_path / "other").version
+    target = replicated(source.store)
+    remove_version(source.store, "churn", version, dry_run=False, observe=quiet)
+    report = replicate_store(source.store, target, observe=quiet)
+    assert report.extra > 0
+    folder = modelkeys.removals_folder("churn", version)
+    assert [stat.key.rpartition(".")[2] for stat in target.list(folder)] == ["done", "json"]
+    assert resolve_model(target, "churn", version).version == version
+
+
 def test_nobody_else_writes_to_a_replica(source: Place, tmp_path: Path) -> None:
     target = replicated(source.store)
     version = resolve_model(target, "churn", "production").version
@@ -297,7 +310,7 @@ def test_nobody_else_writes_to_a_replica(source: Place, tmp_path: Path) -> None:
         lambda: collect_garbage(target, observe=quiet),
         lambda: target.delete(["manifests/r1.json"]),
     ):
-        with pytest.raises(InvalidInputError, match="is a replica"):
+        with pytest.raises((InvalidInputError, ConflictError), match="is a replica"):
             write()
     assert content(target) == before
     assert retrieve_data(target, get_run(target, "r1").data_refs["x"]) == b"second"
