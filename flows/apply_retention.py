@@ -1,7 +1,5 @@
 """Remove the runs that no policy keeps, on a schedule; a dry run, unless told otherwise."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from prefect import flow

@@ -1,7 +1,5 @@
 """Give back the space of what nothing needs any more; a dry run, unless told otherwise."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Annotated
 

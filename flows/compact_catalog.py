@@ -1,7 +1,5 @@
 """Bring the catalogue of runs up to date, on a schedule: searching thousands of runs stays a few requests."""
 
-from __future__ import annotations
-
 from prefect import flow
 
 from mltrack_tasks import CompactionReport, tasks

@@ -1,7 +1,5 @@
 """Restore a store, or some runs of it, into a folder of the worker's machine."""
 
-from __future__ import annotations
-
 import time
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """What a store costs, on a schedule or before a decision; nothing is changed."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from prefect import flow

@@ -1,7 +1,5 @@
 """Mend what an audit found damaged or missing."""
 
-from __future__ import annotations
-
 from prefect import flow
 
 from mltrack_tasks import HealReport, tasks

@@ -3,8 +3,6 @@
 ``python flows/migrate_to_s3.py --serve`` schedules it on the machine that has the folder.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Promote a model by hand, from the UI or from a pipeline, with the approval of a person if wanted."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Annotated, Any

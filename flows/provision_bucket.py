@@ -1,8 +1,6 @@
 """Set up the bucket of a store, or look whether it is still as it was set up; a dry run, unless told "
 "otherwise."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from prefect import flow

@@ -1,7 +1,5 @@
 """Register a model by hand or from the UI."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from prefect import flow

@@ -1,7 +1,5 @@
 """Remove the runs that match; a dry run, unless told otherwise or given the plan of one."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from prefect import flow

@@ -1,7 +1,5 @@
 """Keep a second store up to date, in another region, account or server; schedule it."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from prefect import flow

@@ -1,7 +1,5 @@
 """Archived data made readable again, and the wait for it: polling, or suspended without a worker."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """Take a promotion back, by hand or from the UI."""
 
-from __future__ import annotations
-
 from prefect import flow
 
 from mltrack_tasks import Promotion, tasks

@@ -1,7 +1,5 @@
 """Prove a store, on a schedule: the run fails when something that records need is not there, or damaged."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from prefect import flow
