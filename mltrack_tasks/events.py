@@ -65,6 +65,8 @@ MODEL_VERSION_REMOVED = "mltrack.model.version_removed"
 MODEL_COPIED = "mltrack.model.copied"
 BUCKET_CHANGED = "mltrack.bucket.changed"
 BUCKET_DRIFTED = "mltrack.bucket.drifted"
+DATA_ARRIVED = "mltrack.data.arrived"
+MESSAGE_BURIED = "mltrack.message.buried"
 DATA_QUERIED = "mltrack.data.queried"
 RUNS_QUERIED = "mltrack.runs.queried"
 COLUMNS_LEFT_OUT = "mltrack.runs.columns_left_out"
@@ -77,7 +79,10 @@ Any number of them may come; whoever shows them thins them out.
 _LEVELS = {
     **dict.fromkeys((BLOB_CREATED, BLOB_PRESENT, PROGRESS), logging.DEBUG),
     **dict.fromkeys(
-        (BLOB_HEALED, BUCKET_DRIFTED, CATALOG_BEHIND, CATALOG_UNREADABLE, COLUMNS_LEFT_OUT, STORE_UNHEALTHY),
+        (
+            *(BLOB_HEALED, BUCKET_DRIFTED, CATALOG_BEHIND, CATALOG_UNREADABLE, COLUMNS_LEFT_OUT),
+            *(MESSAGE_BURIED, STORE_UNHEALTHY),
+        ),
         logging.WARNING,
     ),
 }

@@ -40,6 +40,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("removals", "lineage_text", "filetree", "receipts", "migrations", "migrated", "plan"),
             *("pricing", "pricing.prices", "pricing.bills", "pricing.tally", "pricing.lifecycle"),
             *("pricing.whatif", "pricing.figures", "memory"),
+            *("arrivals", "arrivals.notices", "arrivals.keys"),
         ),
     ),
     (
@@ -101,6 +102,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "stores.s3_documents",
                 "stores.trails",
                 "stores.s3_bucket",
+                "stores.queues",
             ),
             *("localtree", "localtree.folders", "localtree.leftovers", "localtree.newfile"),
             *("localtree.reading", "localtree.scanning", "localtree.together", "localtree.writing"),
@@ -184,6 +186,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("collecting.ownership", "collecting.inuse", "collecting.removalplans", "collecting.removals"),
             *("collecting.migrations", "collecting.ranges"),
             *("bucket.settings", "bucket.rules", "bucket.wishing", "bucket.linking", "bucket.planning"),
+            *("arrivals.batches", "arrivals.holding", "arrivals.report", "arrivals.process"),
             *("bucket.history", "bucket.report", "bucket.applying", "bucket.provision", "bucket.reverting"),
         ),
     ),

@@ -131,6 +131,10 @@ CODES: dict[str, _Row] = {
         ("NotImplemented", "XNotImplemented", "MethodNotAllowed", "501", "405"),
         (AccessError, "This server lacks the operation; use one that has it (see check_access)."),
     ),
+    **dict.fromkeys(
+        ("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", "InvalidAddress"),
+        (AccessError, "Check the queue's name, region and account, or create it (docs/bucket.md)."),
+    ),
     "NoRegionError": (AccessError, "Set region_name, or AWS_DEFAULT_REGION."),
     "InvalidRegionError": (AccessError, _CHECK_REGION),
     "ParamValidationError": (

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from mltrack_tasks import layout, migrations, modelkeys
+from mltrack_tasks.arrivals.keys import ARRIVALS, is_arrival_key
 from mltrack_tasks.bucket.naming import is_bucket_key
 from mltrack_tasks.digest import is_digest
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
@@ -125,5 +126,6 @@ _KNOWN: dict[str, Callable[[str], bool]] = {
     AUDITS: is_audit_key,
     REPLICA_FOLDER: _is_of_replica,
     BUCKET: is_bucket_key,
+    ARRIVALS: is_arrival_key,
     PROBE_FOLDER: lambda key: True,
 }

@@ -1,0 +1,178 @@
+"""Reading a queue of messages about new records, and acting upon what they name, each blob once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from mltrack_tasks import events, layout
+from mltrack_tasks.arrivals.batches import Act, batches_of, begin_batch, finish_batch
+from mltrack_tasks.arrivals.holding import Held
+from mltrack_tasks.arrivals.notices import Said, is_news, place_in, read_message
+from mltrack_tasks.arrivals.report import ArrivalReport, Tally
+from mltrack_tasks.content import read_name
+from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, NotFoundError
+from mltrack_tasks.events import Event, Observe, log_event
+from mltrack_tasks.manifests import read_manifest
+from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.stores.base import Store
+from mltrack_tasks.stores.identity import s3_of
+from mltrack_tasks.stores.queues import MAX_VISIBILITY, Message, Queue
+
+GROUP = 100
+"""Messages that are worked on together."""
+MAX_BATCH = 5_000
+"""Refs of one batch: as a parameter of a flow run they take 80 bytes each, and Prefect takes 512 KiB."""
+MAX_WAIT = 20
+"""[s] that SQS waits for messages at most."""
+
+
+def process_new_data(
+    store: Store,
+    queue: str,
+    act: Act,
+    *,
+    subscription: str,
+    batch_size: int = 500,
+    max_messages: int = 10_000,
+    visibility_s: int = 300,
+    wait_s: int = 1,
+    observe: Observe = log_event,
+) -> ArrivalReport:
+    """Read messages about new records of a store, and ``act`` upon the data that they name -> what was done.
+
+    ``queue`` is the name, ARN or URL of an SQS queue to which the bucket's notifications go
+    (``provision_bucket``), and which nobody else reads. Each blob that a new record names is in one batch of
+    up to ``batch_size``, whatever other messages and records name it, and ``act`` is called for a batch once;
+    after a kill in the middle perhaps again with the same batch, and the same ``id``. Who acted upon what is
+    kept in the store, for each ``subscription`` anew.
+
+    Messages stay hidden for ``visibility_s`` [s], renewed while the work goes on, and are deleted when it is
+    done; if it fails, they come again. Those that cannot be understood, and those about records that cannot
+    be read, go to the queue's dead letters. Ends when no message comes for ``wait_s`` [s], or after
+    ``max_messages``.
+
+    Raises InvalidInputError for a store that is in no bucket and a queue without a place for dead letters,
+    AccessError for a queue that is not there or not ours to read, TransientError, and what ``act`` raises.
+    """
+    bare = s3_of(store)
+    if bare is None:
+        raise InvalidInputError(f"{store.location} is not in a bucket: nobody sends messages about it.")
+    layout.encode_segment(subscription, what="The subscription")
+    _require(batch_size, "batch_size", 1, MAX_BATCH)
+    _require(max_messages, "max_messages", 1, 10**9)
+    _require(visibility_s, "visibility_s", 1, MAX_VISIBILITY)
+    _require(wait_s, "wait_s", 0, MAX_WAIT)
+    root = f"{bare.settings.prefix}/" if bare.settings.prefix else ""
+    reader = _Reader(store.uncached(), bare.settings.bucket, root, subscription, batch_size, act, Tally())
+    opened = Queue(bare, queue)
+    for group in _groups(opened, max_messages, visibility_s, wait_s):
+        with Held(opened, group, visibility_s):
+            buried = reader.read(group)
+            for message, reason in buried:
+                opened.bury(message, reason)
+                observe(Event(events.MESSAGE_BURIED, opened.name, {"id": message.id, "reason": reason}))
+            opened.delete([each for each in group if each not in {message for message, _ in buried}])
+    return reader.tally.report(opened.name, subscription)
+
+
+def _groups(queue: Queue, limit: int, visibility_s: int, wait_s: int) -> Iterator[list[Message]]:
+    """Receive messages until none comes, in groups; one that is received twice counts twice."""
+    left = limit
+    while left > 0:
+        group: list[Message] = []
+        while len(group) < min(GROUP, left):
+            # What is held already waits for no more: only an empty group does.
+            wait = 0 if group else wait_s
+            came = queue.receive(min(GROUP, left) - len(group), visibility_s=visibility_s, wait_s=wait)
+            if not came:
+                break
+            group += came
+        if not group:
+            return
+        left -= len(group)
+        yield group
+
+
+class _Reader:
+    """Reads groups of messages for one subscription."""
+
+    def __init__(
+        self, store: Store, bucket: str, root: str, subscription: str, size: int, act: Act, tally: Tally
+    ) -> None:
+        self._store, self._bucket, self._root = store, bucket, root
+        self._subscription, self._size, self._act, self.tally = subscription, size, act, tally
+
+    def read(self, group: Sequence[Message]) -> list[tuple[Message, str]]:
+        """Act upon what a group of messages names -> those that were not understood, and why."""
+        buried: list[tuple[Message, str]] = []
+        keys: dict[str, list[Message]] = {}
+        for message in group:
+            self.tally.messages += 1
+            try:
+                said = read_message(message.body)
+            except IntegrityError as error:
+                buried.append((message, str(error)))
+                continue
+            for key in self._news(said):
+                keys.setdefault(key, []).append(message)
+        refs: set[str] = set()
+        read = map_ordered(partial(_refs_of, self._store), keys, self._store.max_workers)
+        for (key, messages), found in zip(keys.items(), read, strict=True):
+            if isinstance(found, str):
+                bad = [each for each in messages if each not in {message for message, _ in buried}]
+                buried += [(message, f"{key}: {found}") for message in bad]
+            elif found is None:
+                self.tally.gone += 1
+            else:
+                self.tally.records += 1
+                refs |= found
+        self._act_upon(refs)
+        for _, reason in buried:
+            self.tally.bury(reason)
+        return buried
+
+    def _news(self, said: Said) -> Iterator[str]:
+        self.tally.tests += said.test
+        self.tally.foreign += said.others
+        for notice in said.notices:
+            key = place_in(notice, self._bucket, self._root)
+            if key is not None and is_news(key):
+                yield key
+            else:
+                self.tally.foreign += 1
+
+    def _act_upon(self, refs: set[str]) -> None:
+        store, subscription, before = self._store, self._subscription, self.tally.new
+        new, claimed = batches_of(store, subscription, refs)
+        parts = [new[start : start + self._size] for start in range(0, len(new), self._size)]
+        todo, seen = [*claimed, *(begin_batch(store, subscription, part) for part in parts)], set[str]()
+        while todo:
+            batch = todo.pop(0)
+            if batch in seen:
+                continue
+            seen.add(batch)
+            finished = finish_batch(store, subscription, batch, self._act)
+            self.tally.act(finished.acted, finished.begun)
+            todo += sorted(finished.others)
+        self.tally.known += max(len(refs) - (self.tally.new - before), 0)
+
+
+def _refs_of(store: Store, key: str) -> set[str] | str | None:
+    """What a record names: texts of refs; None if it is gone, and why if it cannot be read."""
+    blob, manifest = layout.parse_blob_key(key), layout.parse_manifest_key(key)
+    try:
+        if blob:
+            return {f"sha256:{blob[0]}.{blob[1]}"} if store.head(key) is not None else None
+        if manifest:
+            return {str(ref) for ref in read_manifest(store, *manifest).all_refs}
+        return {str(read_name(store, key).ref)}
+    except NotFoundError:
+        return None
+    except (IntegrityError, FormatError) as error:
+        return str(error)
+
+
+def _require(value: object, what: str, lowest: int, highest: int) -> None:
+    if type(value) is not int or not lowest <= value <= highest:
+        raise InvalidInputError(f"{what} is {value!r}; give a whole number from {lowest} to {highest:,}.")
