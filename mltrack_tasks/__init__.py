@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mltrack_tasks.access import AccessReport as AccessReport
+    from mltrack_tasks.arrivals.report import ArrivalReport as ArrivalReport
     from mltrack_tasks.blocks import MLTrackStore as MLTrackStore
     from mltrack_tasks.bucket.report import BucketReport as BucketReport
     from mltrack_tasks.bucket.settings import BucketSettings as BucketSettings
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.tasks import plan_manifests as plan_manifests
     from mltrack_tasks.tasks import plan_migration as plan_migration
     from mltrack_tasks.tasks import plan_restore as plan_restore
+    from mltrack_tasks.tasks import process_new_data as process_new_data
     from mltrack_tasks.tasks import promote_model as promote_model
     from mltrack_tasks.tasks import provision_bucket as provision_bucket
     from mltrack_tasks.tasks import query_data as query_data
@@ -122,6 +124,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "access": ("AccessReport",),
+    "arrivals.report": ("ArrivalReport",),
     "blocks": ("MLTrackStore",),
     "bucket.report": ("BucketReport",),
     "bucket.settings": ("BucketSettings",),
@@ -163,7 +166,7 @@ _HOMES = {
         *("undo_collection", "end_replication", "replicate_store", "estimate_costs"),
         *("restore_data", "await_restore"),
         *("remove_data", "remove_migration", "remove_runs", "remove_version"),
-        *("provision_bucket", "undo_bucket_change"),
+        *("provision_bucket", "undo_bucket_change", "process_new_data"),
         *("check_access", "compact_catalog", "data_usage_stats", "find_runs_by_data", "forget_data"),
         *("get_run", "list_data", "list_runs", "query_data", "query_runs", "rebuild_views"),
         *("copy_model", "deprecate_version", "download_model", "list_models", "load_model"),

@@ -14,11 +14,15 @@ _SHOWN = 200
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened: a dotted ``name``, what it is about, and details free of secrets."""
+    """One thing that happened: a dotted ``name``, what it is about, and details free of secrets.
+
+    ``id`` is a UUID, the same each time, of an event that may be told twice; empty for all others.
+    """
 
     name: str
     subject: str
     details: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
 
     def __str__(self) -> str:
         rest = " ".join(f"{key}={_shortened(value)}" for key, value in self.details.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
@@ -35,7 +36,7 @@ _EMITTED = (
     *(events.CATALOG_COMPACTED, events.MIGRATION_COMPLETED),
     *(events.STORE_VERIFIED, events.STORE_UNHEALTHY, events.STORE_HEALED, events.STORE_REPLICATED),
     *(events.GARBAGE_COLLECTED, events.RUN_REMOVED, events.RESTORE_STARTED),
-    *(events.BUCKET_CHANGED, events.BUCKET_DRIFTED),
+    *(events.BUCKET_CHANGED, events.BUCKET_DRIFTED, events.DATA_ARRIVED, events.MESSAGE_BURIED),
     *(events.MODEL_REGISTERED, events.MODEL_PROMOTED, events.MODEL_ROLLED_BACK),
     *(events.MODEL_ALIAS_REMOVED, events.MODEL_POLICY_SET, events.MODEL_DEPRECATED, events.MODEL_COPIED),
     *(events.MODEL_VERSION_REMOVED, events.MIGRATION_REMOVED),
@@ -88,6 +89,7 @@ def report(event: Event) -> None:
                 **{f"mltrack.{key}": str(event.details[key]) for key in _LABELS if event.details.get(key)},
             },
             payload=dict(event.details),
+            id=UUID(event.id) if event.id else None,
         )
     except Exception as failed:  # of pydantic, of Prefect's own, or of whatever carries events
         run_logger().warning("The event %s could not be emitted: %r.", event.name, failed)

@@ -35,6 +35,7 @@ MUST_BE_ASKED = {
     "mltrack-register-model": {"run_id", "model_name"},
     "mltrack-promote-model": {"model_name"},
     "mltrack-rollback-model": {"model_name"},
+    "mltrack-process-new-data": {"queue"},
     "mltrack-replicate-store": {"target"},
     "mltrack-apply-retention": {"policies"},
 }

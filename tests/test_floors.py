@@ -195,7 +195,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         frozenset({"prefect", "prefect_aws", "pydantic", "httpx"}),
         (
             *("credentials", "blocks", "resolve", "tasking", "artifacts", "transfers", "capturing"),
-            *("forms", "runlinks"),
+            *("forms", "runlinks", "starting", "tasks.arrivals"),
             *("calls", "promotiontext", "promoted", "transactions", "tasks.registry"),
             *(
                 "tasks",

@@ -36,6 +36,7 @@ from mltrack_tasks import (
     usage,
     views,
 )
+from mltrack_tasks.arrivals import process
 from mltrack_tasks.bucket import provision, reverting
 from mltrack_tasks.collecting import collect, migrations, removals, removing, retaining, undoing, versions
 from mltrack_tasks.replication import progress as replica
@@ -64,7 +65,7 @@ OPERATIONS = {
             verify,
         ),
         *(migrations, removals, removing, restores, retaining, undoing, versions, views),
-        *(provision, reverting),
+        *(process, provision, reverting),
     )
 }
 """The modules of floor 3; a task and its operation share the verb."""
@@ -163,6 +164,9 @@ def test_a_task_and_its_function_take_the_same(name: str) -> None:
         assert (store.kind, store.default) == (store.KEYWORD_ONLY, None)
         del there["store"]
     there.pop("observe", None)
+    if there.pop("act", None):  # the task runs a deployment
+        for own in ("deployment", "parameter", "parameters", "wait"):
+            del here[own]
     here.pop("progress", None)  # what a task has in the place of an observer
     for other in ("target", "target_store"):
         assert (other in here) == (other in there)

@@ -32,7 +32,7 @@ def process_new_data(
     queue: str,
     act: Act,
     *,
-    subscription: str,
+    subscription: str | None = None,
     batch_size: int = 500,
     max_messages: int = 10_000,
     visibility_s: int = 300,
@@ -45,7 +45,7 @@ def process_new_data(
     (``provision_bucket``), and which nobody else reads. Each blob that a new record names is in one batch of
     up to ``batch_size``, whatever other messages and records name it, and ``act`` is called for a batch once;
     after a kill in the middle perhaps again with the same batch, and the same ``id``. Who acted upon what is
-    kept in the store, for each ``subscription`` anew.
+    kept in the store, for each ``subscription`` anew; without a name it is ``events``.
 
     Messages stay hidden for ``visibility_s`` [s], renewed while the work goes on, and are deleted when it is
     done; if it fails, they come again. Those that cannot be understood, and those about records that cannot
@@ -58,6 +58,7 @@ def process_new_data(
     bare = s3_of(store)
     if bare is None:
         raise InvalidInputError(f"{store.location} is not in a bucket: nobody sends messages about it.")
+    subscription = "events" if subscription is None else subscription
     layout.encode_segment(subscription, what="The subscription")
     _require(batch_size, "batch_size", 1, MAX_BATCH)
     _require(max_messages, "max_messages", 1, 10**9)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from mltrack_tasks.tasks.admin import check_access
 from mltrack_tasks.tasks.archives import await_restore, restore_data
+from mltrack_tasks.tasks.arrivals import process_new_data
 from mltrack_tasks.tasks.bucket import provision_bucket, undo_bucket_change
 from mltrack_tasks.tasks.cleaning import apply_retention, collect_garbage, undo_collection
 from mltrack_tasks.tasks.costs import estimate_costs
@@ -98,6 +99,7 @@ __all__ = [
     "plan_manifests",
     "plan_migration",
     "plan_restore",
+    "process_new_data",
     "promote_model",
     "provision_bucket",
     "query_data",
