@@ -15,6 +15,7 @@ def collect_garbage(
     grace_days: Annotated[float, Field(ge=1)] = 7,
     dry_run: bool = True,
     plan: OptionalText = None,
+    full: bool = False,
     store: StoreChoice = None,
 ) -> GarbageReport:
     """Find the blobs that no record needs -> what they are; without the dry run they are deleted.
@@ -23,10 +24,15 @@ def collect_garbage(
         grace_days: Nothing younger than this is deleted.
         dry_run: Only make the plan, and show it.
         plan: Apply the plan of an earlier dry run; its digest stands in that run's artifact.
+        full: Read every record anew, also those that an earlier collection read within 30 days.
         store: A saved block, or as text a block's name, `s3://bucket/prefix`, or a directory.
     """
     found = tasks.collect_garbage(
-        grace=timedelta(days=grace_days), dry_run=dry_run and plan is None, plan=plan, store=store
+        grace=timedelta(days=grace_days),
+        dry_run=dry_run and plan is None,
+        plan=plan,
+        full=full,
+        store=store,
     )
     return completed(found, str(found))
 

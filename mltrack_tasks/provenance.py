@@ -17,6 +17,7 @@ from typing import Any
 from mltrack_tasks import codeversion
 from mltrack_tasks.fields import format_time
 
+UNKNOWN = "unknown"
 _surroundings: ContextVar[Mapping[str, Any]] = ContextVar("surroundings", default=MappingProxyType({}))
 
 
@@ -64,7 +65,7 @@ def library_version() -> str:
     try:
         return version("mltrack_tasks")
     except PackageNotFoundError:
-        return "unknown"
+        return UNKNOWN
 
 
 def _actor() -> str:

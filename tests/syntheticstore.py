@@ -16,22 +16,25 @@ from mltrack_tasks.stores.memory import MemoryStore
 
 PAGE = 1_000
 OF_RUN = 100
-"""Blobs of one run."""
+"""Blobs of one run, unless it is said."""
 SIZE = 4_096
+ETAG = "1"
 OLD = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 class SyntheticStore(WrapperStore):
-    """``blobs`` blobs of SIZE bytes; each is needed and pinned by one run of ``blobs / OF_RUN``.
+    """``blobs`` blobs of SIZE bytes; each is needed and pinned by one run of ``blobs / of_run``.
 
     Every ``bad``-th blob is missing (0: none), the one after it has a wrong checksum. Listings come page by
     page. What is written goes into memory. ``requests`` counts by verb; after ``dies_after`` all fail.
     """
 
-    def __init__(self, blobs: int, *, bad: int = 0, dies_after: int | None = None) -> None:
+    def __init__(
+        self, blobs: int, *, bad: int = 0, dies_after: int | None = None, of_run: int = OF_RUN
+    ) -> None:
         super().__init__(MemoryStore())
         self.location = f"synthetic: {blobs:,} blobs"
-        self.blobs, self.bad, self.dies_after = blobs, bad, dies_after
+        self.blobs, self.bad, self.dies_after, self.of_run = blobs, bad, dies_after, of_run
         self.requests: Counter[str] = Counter()
         self._step = 16**15 // blobs
         self._lock = threading.Lock()
@@ -47,7 +50,7 @@ class SyntheticStore(WrapperStore):
         elif prefix == layout.PINS:
             keys = self._pin_keys(self._first(after))
         elif prefix == layout.MANIFESTS:
-            keys = (layout.manifest_key(f"r{number:08d}") for number in range(self.blobs // OF_RUN))
+            keys = (layout.manifest_key(f"r{number:08d}") for number in range(self.blobs // self.of_run))
         else:
             self._count("list")
             yield from self.inner.list(prefix, after=after)
@@ -89,7 +92,7 @@ class SyntheticStore(WrapperStore):
 
     def _pin_keys(self, first: int) -> Iterator[str]:
         for number in range(first, self.blobs):
-            yield layout.run_pin_key(self.digest(number), f"r{number // OF_RUN:08d}")
+            yield layout.run_pin_key(self.digest(number), f"r{number // self.of_run:08d}")
 
     def _is_bad(self, number: int, offset: int) -> bool:
         return self.bad > 0 and number % self.bad == offset
@@ -99,10 +102,10 @@ class SyntheticStore(WrapperStore):
         for number, key in enumerate(keys):
             if number and number % PAGE == 0:
                 self._count("list")
-            yield Stat(key, size, None, OLD)
+            yield Stat(key, size, ETAG, OLD)
 
     def _manifest(self, run: int) -> bytes:
-        numbers = range(run * OF_RUN, (run + 1) * OF_RUN)
+        numbers = range(run * self.of_run, (run + 1) * self.of_run)
         content = {
             **_RUN,
             "run_id": f"r{run:08d}",

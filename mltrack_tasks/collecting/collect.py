@@ -61,6 +61,7 @@ def collect_garbage(
     grace: timedelta = GRACE,
     dry_run: bool = True,
     plan: str | None = None,
+    full: bool = False,
     observe: Observe = log_event,
 ) -> GarbageReport:
     """Find the blobs that no record needs and no pin holds -> what they are; ``dry_run=False`` deletes them.
@@ -70,6 +71,9 @@ def collect_garbage(
     lists, as far as nothing needs it by now. A pin that no record justifies goes first, and its blob with a
     collection that begins a grace period later. Safe beside writers, readers and other collections, and when
     it is stopped anywhere: the same call again goes on. A store to which nothing was ever written stays so.
+
+    What each record needs is kept in the store, so that the next collections read new records only; each is
+    read again after 30 days, or with ``full=True``.
 
     Raises FormatError, IntegrityError or ArchivedError, and deletes nothing, while any record cannot be
     understood: it may need anything. ConflictError in a replica: only its source knows what is needed.
@@ -91,7 +95,8 @@ def collect_garbage(
         return _report(GarbagePlan("", _NEVER, grace), 0, None)
     now = time_at(direct)
     wanted = None if plan is None else _checked(read_plan(direct, plan), store_id, now)
-    with Marks(direct, now - (grace if wanted is None else wanted.grace), observe) as marks:
+    before = now - (grace if wanted is None else wanted.grace)
+    with Marks(direct, before, now, observe, full=full) as marks:
         marks.look()
         found = wanted or make_plan(direct, store_id, now, grace, marks, observe)
         if not dry_run:

@@ -1,4 +1,4 @@
-"""The keys below ``gc/``: plans, open batches of deletions, and pins that were taken away."""
+"""The keys below ``gc/``: plans, open batches of deletions, pins that were taken away, and kept marks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ PLAN_PARTS = "gc/parts/"
 UNPINNED = "gc/unpinned/"
 CLOCKS = "gc/clocks/"
 REMOVALS = "gc/removals/"
+MARKS = "gc/marks/"
 
 _ID = r"[A-Za-z0-9_-]{1,80}"
 _UNPINNED = re.compile(re.escape(UNPINNED) + _ID + r"\.json")
@@ -45,6 +46,16 @@ def unpinned_key(batch: str) -> str:
 def is_unpinned_key(key: str) -> bool:
     """Tell whether a key is that of a record of digests that lost a pin."""
     return _UNPINNED.fullmatch(key) is not None
+
+
+def marks_key(digest: str) -> str:
+    """Key of marks that are kept: named by the digest of their content."""
+    return f"{MARKS}{check_digest(digest)}.json"
+
+
+def is_marks_key(key: str) -> bool:
+    """Tell whether a key is one of marks that are kept."""
+    return key.startswith(MARKS) and is_digest(key.removeprefix(MARKS).removesuffix(".json"))
 
 
 def clock_key(name: str) -> str:

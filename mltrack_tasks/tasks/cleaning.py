@@ -24,6 +24,7 @@ def collect_garbage(
     grace: timedelta = GRACE,
     dry_run: bool = True,
     plan: str | None = None,
+    full: bool = False,
     store: MLTrackStore | str | None = None,
 ) -> GarbageReport:
     """Find the blobs that no record needs and no pin holds -> what they are; ``dry_run=False`` deletes them.
@@ -32,13 +33,16 @@ def collect_garbage(
     the plan of an earlier call, at most 30 days old: what it lists, as far as nothing needs it by now. A pin
     that no record justifies goes first, and its blob with a collection that begins a grace period later.
     Safe beside writers, readers and other collections; the same call again goes on where one was stopped.
+    Records that an earlier collection read within 30 days are not read again, unless ``full``.
 
     Raises FormatError, IntegrityError or ArchivedError, and deletes nothing, while a record cannot be
     understood. In a flow it is also shown (artifact ``mltrack-garbage``).
     """
     with recorded(), Progress("mltrack-garbage-progress") as observe:
         opened = open_store(store)
-        found = collect.collect_garbage(opened, grace=grace, dry_run=dry_run, plan=plan, observe=observe)
+        found = collect.collect_garbage(
+            opened, grace=grace, dry_run=dry_run, plan=plan, full=full, observe=observe
+        )
     markdown("mltrack-garbage", _told(found) + footer(), f"Garbage in {plain(opened.location)}")
     return found
 
@@ -79,7 +83,7 @@ def _told(found: GarbageReport) -> str:
     lines = [plain(str(found)), "", "| blobs that nothing needs | size |", "|---|--:|"]
     lines += [f"| {plain(name)} | {human_bytes(size)} |" for name, size in found.by_format.items()]
     lines += [f"| {plain(name)} old | {human_bytes(size)} |" for name, size in found.by_age.items()]
-    lines += ["", f"Records read: {found.records:,}. Grace period: {found.grace_days:g} days."]
+    lines += ["", f"Records: {found.records:,}. Grace period: {found.grace_days:g} days."]
     lines += [f"Needed by now, or at hand elsewhere: {found.spared:,} blobs." if found.spared else ""]
     if found.dry_run and (found.blobs or found.pins):
         lines += ["", f"Nothing was deleted. To delete this, apply the plan `{found.plan}`."]

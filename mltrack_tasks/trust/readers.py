@@ -18,7 +18,7 @@ from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.receipts import Receipt
 from mltrack_tasks.recordstore import read_record
 from mltrack_tasks.registry import aliases, reading
-from mltrack_tasks.stores.base import Store
+from mltrack_tasks.stores.base import Stat, Store
 from mltrack_tasks.trust import needs
 from mltrack_tasks.trust.needs import Need
 
@@ -49,6 +49,9 @@ class Reader(NamedTuple):
     read: Callable[[Store, Holder], Found]
     relied_on: bool = False
     """Whether another record says that it must be there."""
+    stat: Stat | None = None
+    """What was listed, of a record that needs the same blobs as long as it is that object. None where what it
+    needs depends on the time, or on other records."""
 
 
 def readers_of(store: Store, kind: str) -> Iterator[Reader]:
@@ -57,9 +60,9 @@ def readers_of(store: Store, kind: str) -> Iterator[Reader]:
 
 
 def _runs(store: Store) -> Iterator[Reader]:
-    for key in _keys(store, layout.MANIFESTS):
-        if place := layout.parse_manifest_key(key):
-            yield Reader(Holder(RUN, place[0], key), partial(_run, place))
+    for stat in store.list(layout.MANIFESTS):
+        if place := layout.parse_manifest_key(stat.key):
+            yield Reader(Holder(RUN, place[0], stat.key), partial(_run, place), stat=stat)
 
 
 def _run(place: tuple[str, int], store: Store, holder: Holder) -> Found:
@@ -68,9 +71,9 @@ def _run(place: tuple[str, int], store: Store, holder: Holder) -> Found:
 
 
 def _names(store: Store) -> Iterator[Reader]:
-    for key in _keys(store, layout.NAMES):
-        if place := layout.parse_name_key(key):
-            yield Reader(Holder(NAME, place[0], key), _name)
+    for stat in store.list(layout.NAMES):
+        if place := layout.parse_name_key(stat.key):
+            yield Reader(Holder(NAME, place[0], stat.key), _name, stat=stat)
 
 
 def _name(store: Store, holder: Holder) -> Found:
@@ -81,23 +84,23 @@ def _name(store: Store, holder: Holder) -> Found:
 def _models(store: Store) -> Iterator[Reader]:
     for model in reading.model_names(store):
         objects, _ = store.level(modelkeys.versions_folder(model))
-        yield from _versions(model, (stat.key for stat in objects))
-        for key in _keys(store, modelkeys.all_registrations_folder(model)):
-            if version := modelkeys.parse_registration_key(key, model):
-                yield Reader(Holder(MODEL, f"{model} {version}", key), _registration)
+        yield from _versions(model, objects)
+        for stat in store.list(modelkeys.all_registrations_folder(model)):
+            if version := modelkeys.parse_registration_key(stat.key, model):
+                yield Reader(Holder(MODEL, f"{model} {version}", stat.key), _registration, stat=stat)
     for model in reading.promoted_names(store):
         objects, _ = store.level(modelkeys.registry_folder(model))
-        yield from _versions(model, (stat.key for stat in objects))
+        yield from _versions(model, objects)
         for alias in aliases.alias_names(store, model):
             key = modelkeys.alias_folder(model, alias)
             yield Reader(Holder(MODEL, f"{model} {alias}", key), partial(_promotions, model, alias))
 
 
-def _versions(model: str, keys: Iterable[str]) -> Iterator[Reader]:
-    for key in keys:
-        place = modelkeys.parse_version_key(key) or modelkeys.parse_promoted_key(key)
+def _versions(model: str, objects: Iterable[Stat]) -> Iterator[Reader]:
+    for stat in objects:
+        place = modelkeys.parse_version_key(stat.key) or modelkeys.parse_promoted_key(stat.key)
         if place:
-            yield Reader(Holder(MODEL, f"{model} {place[1]}", key), partial(_version, place))
+            yield Reader(Holder(MODEL, f"{model} {place[1]}", stat.key), partial(_version, place), stat=stat)
 
 
 def _version(place: tuple[str, str], store: Store, holder: Holder) -> Found:
@@ -120,20 +123,20 @@ def _promotions(model: str, alias: str, store: Store, holder: Holder) -> Found:
 
 def _migrations(store: Store) -> Iterator[Reader]:
     """Manifests come before receipts in the order of keys, so that is known which of those they list."""
-    for folder, keys in groupby(_keys(store, migrations.MIGRATIONS), key=_second):
+    for folder, stats in groupby(store.list(migrations.MIGRATIONS), key=_folder):
         try:
             migration = layout.decode_segment(folder)
         except IntegrityError:
             continue
-        yield from _of_migration(store, migration, keys)
+        yield from _of_migration(store, migration, stats)
 
 
-def _of_migration(store: Store, migration: str, keys: Iterator[str]) -> Iterator[Reader]:
+def _of_migration(store: Store, migration: str, stats: Iterator[Stat]) -> Iterator[Reader]:
     """Readers of one migration's records; a receipt that is listed and not there has one too."""
     listed: set[str] = set()
     there: set[str] = set()
-    for key in keys:
-        holder = Holder(MIGRATION, migration, key)
+    for stat in stats:
+        key, holder = stat.key, Holder(MIGRATION, migration, stat.key)
         if place := migrations.parse_manifest_key(key):
             state_then = _state(store, place)
             listed |= set(() if isinstance(state_then, MLTrackError) else state_then.receipts)
@@ -142,7 +145,9 @@ def _of_migration(store: Store, migration: str, keys: Iterator[str]) -> Iterator
             yield Reader(holder, _plan)
         elif batch := migrations.parse_receipt_key(key):
             there.add(batch)
-            yield Reader(holder, partial(_receipt, batch, batch in listed), relied_on=batch in listed)
+            relied_on = batch in listed
+            read = partial(_receipt, batch, relied_on)
+            yield Reader(holder, read, relied_on, stat if relied_on else None)
     for batch in sorted(listed - there):
         holder = Holder(MIGRATION, migration, migrations.receipt_key(migration, batch))
         yield Reader(holder, partial(_receipt, batch, True), relied_on=True)
@@ -178,12 +183,8 @@ def _receipt(batch: str, listed: bool, store: Store, holder: Holder) -> Found:
     return needs.of_receipt(receipt), receipt
 
 
-def _keys(store: Store, prefix: str) -> Iterator[str]:
-    return (stat.key for stat in store.list(prefix))
-
-
-def _second(key: str) -> str:
-    return key.split("/")[1]
+def _folder(stat: Stat) -> str:
+    return stat.key.split("/")[1]
 
 
 def _what(store: Store, key: str) -> str:

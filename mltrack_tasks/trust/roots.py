@@ -14,7 +14,7 @@ from mltrack_tasks import events
 from mltrack_tasks.errors import IntegrityError, MLTrackError, NotFoundError
 from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.parallel import map_ordered
-from mltrack_tasks.stores.base import Store
+from mltrack_tasks.stores.base import Stat, Store
 from mltrack_tasks.trust.needs import Need
 from mltrack_tasks.trust.readers import MIGRATION, MODEL, NAME, RUN, UNREADABLE, Holder, Reader, readers_of
 
@@ -29,6 +29,8 @@ class Root(NamedTuple):
     needs: tuple[Need, ...]
     record: Any
     """The record as it was parsed: RunManifest, NamedData, ModelVersion, Promotion, MigrationManifest, ..."""
+    stat: Stat | None = None
+    """As of ``Reader``: what was listed, where needs follow from that object alone."""
 
 
 class Unreadable(NamedTuple):
@@ -54,7 +56,7 @@ def roots(
     unreadable: Callable[[Unreadable], None],
     *,
     kinds: Collection[str] = KINDS,
-    skip: Callable[[Holder], bool] = lambda holder: False,
+    skip: Callable[[Reader], bool] = lambda reader: False,
     observe: Observe = events.log_event,
 ) -> Iterator[Root]:
     """Read every record that can hold a blob -> each with its needs, as a stream.
@@ -69,7 +71,7 @@ def roots(
     that is missing: ``refuse`` raises, ``name_in_log`` and ``list.append`` go on.
     """
     places = (reader for kind in KINDS if kind in kinds for reader in readers_of(store, kind))
-    wanted = (reader for reader in places if not skip(reader.holder))
+    wanted = (reader for reader in places if not skip(reader))
     answers = map_ordered(partial(_read, store), wanted, store.max_workers)
     for number, answer in enumerate(answers, start=1):
         if isinstance(answer, Unreadable):
@@ -91,4 +93,4 @@ def _read(store: Store, reader: Reader) -> Root | Unreadable | None:
         return Unreadable(reader.holder, IntegrityError(said))
     except UNREADABLE as error:
         return Unreadable(reader.holder, error)
-    return None if found is None else Root(reader.holder, *found)
+    return None if found is None else Root(reader.holder, *found, reader.stat)

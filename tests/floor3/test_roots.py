@@ -182,7 +182,7 @@ def test_a_migration_that_died_holds_what_it_was_about_to_send(memory_place: Pla
 
 def test_kinds_and_records_can_be_left_out_unread(filled: Place) -> None:
     counted = CountingStore(filled.store)
-    found = read(counted, kinds=(RUN,), skip=lambda holder: holder.key != "manifests/r1~00000002.json")
+    found = read(counted, kinds=(RUN,), skip=lambda reader: reader.holder.key != "manifests/r1~00000002.json")
     assert [root.holder.name for root in found] == ["r1"]
     assert counted.calls == {"list": 1, "get_range": 1}
 
