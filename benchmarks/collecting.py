@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from benchmarks.memory import Watch
@@ -21,6 +23,7 @@ from mltrack_tasks import layout
 from mltrack_tasks.collecting.collect import GarbageReport, collect_garbage
 from mltrack_tasks.digest import is_digest
 from mltrack_tasks.errors import TransientError
+from mltrack_tasks.stores.directory import DirectoryStore
 from tests.syntheticstore import OF_RUN, PAGE, SyntheticStore
 
 SIZES = (100_000, 1_000_000)
@@ -35,10 +38,10 @@ GROWTH_BARS = {"requests": 10.5, "cpu": 13.0}
 
 
 class WastedStore(SyntheticStore):
-    """Every second blob is needed by no run, and can be deleted."""
+    """Every second blob is needed by no run, and can be deleted. What is written lies in ``folder``."""
 
-    def __init__(self, blobs: int, of_run: int = OF_RUN) -> None:
-        super().__init__(blobs, of_run=of_run)
+    def __init__(self, blobs: int, folder: Path, of_run: int = OF_RUN) -> None:
+        super().__init__(blobs, of_run=of_run, inner=DirectoryStore(folder))
         self.deleted = bytearray(blobs)
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -160,9 +163,12 @@ def _counted(store: WastedStore, *, dry_run: bool = False) -> tuple[GarbageRepor
 
 def _child() -> None:
     given = json.load(sys.stdin)
-    _collect(WastedStore(1_000))  # what is imported late is there before the baseline is taken
-    store = WastedStore(given["size"], given.get("of_run", OF_RUN))
-    json.dump(_twice(store) if given.get("again") else _once(store, killed=given["killed"]), sys.stdout)
+    with tempfile.TemporaryDirectory(prefix="mltrack-collecting-") as folder:
+        # What is imported late is there before the baseline is taken.
+        _collect(WastedStore(1_000, Path(folder, "small")))
+        store = WastedStore(given["size"], Path(folder, "large"), given.get("of_run", OF_RUN))
+        report = _twice(store) if given.get("again") else _once(store, killed=given["killed"])
+    json.dump(report, sys.stdout)
 
 
 def _twice(store: WastedStore) -> dict[str, Any]:

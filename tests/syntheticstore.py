@@ -11,7 +11,7 @@ from typing import Any
 
 from mltrack_tasks import layout
 from mltrack_tasks.errors import TransientError
-from mltrack_tasks.stores.base import Level, Stat, WrapperStore
+from mltrack_tasks.stores.base import Level, Stat, Store, WrapperStore
 from mltrack_tasks.stores.memory import MemoryStore
 
 PAGE = 1_000
@@ -26,13 +26,20 @@ class SyntheticStore(WrapperStore):
     """``blobs`` blobs of SIZE bytes; each is needed and pinned by one run of ``blobs / of_run``.
 
     Every ``bad``-th blob is missing (0: none), the one after it has a wrong checksum. Listings come page by
-    page. What is written goes into memory. ``requests`` counts by verb; after ``dies_after`` all fail.
+    page. What is written goes into ``inner``, or else into memory. ``requests`` counts by verb; after
+    ``dies_after`` all fail.
     """
 
     def __init__(
-        self, blobs: int, *, bad: int = 0, dies_after: int | None = None, of_run: int = OF_RUN
+        self,
+        blobs: int,
+        *,
+        bad: int = 0,
+        dies_after: int | None = None,
+        of_run: int = OF_RUN,
+        inner: Store | None = None,
     ) -> None:
-        super().__init__(MemoryStore())
+        super().__init__(inner or MemoryStore())
         self.location = f"synthetic: {blobs:,} blobs"
         self.blobs, self.bad, self.dies_after, self.of_run = blobs, bad, dies_after, of_run
         self.requests: Counter[str] = Counter()

@@ -83,7 +83,15 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         "2 stores",
         frozenset({"obstore", "boto3", "botocore"}),
         (
-            *("stores", "stores.base", "stores.files", "stores.memory", "stores.directory", "stores.retry"),
+            *(
+                "stores",
+                "stores.base",
+                "stores.lastlook",
+                "stores.files",
+                "stores.memory",
+                "stores.directory",
+                "stores.retry",
+            ),
             *("stores.observed", "stores.cache", "stores.guard", "stores.s3_errors", "stores.s3_settings"),
             *(
                 "stores.s3_objects",

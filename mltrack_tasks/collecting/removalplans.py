@@ -40,9 +40,11 @@ class RemovalReport:
         return f"{len(self.removed):,} of {len(self.matched):,} were removed"
 
 
-def keep_plan(store: Store, kind: str, rows: Iterable[str]) -> str:
-    """Write a plan of the keys of the records that are to go -> its digest. ``kind``: runs or names."""
-    now = time_at(store)
+def keep_plan(store: Store, kind: str, rows: Iterable[str], now: datetime) -> str:
+    """Write a plan of the keys of the records that are to go -> its digest.
+
+    ``kind`` is runs or names, ``now`` the store's time before they were looked for.
+    """
     writer = PartsWriter(store, kind, now)
     for row in rows:
         writer.add(row)
@@ -59,8 +61,8 @@ def keep_plan(store: Store, kind: str, rows: Iterable[str]) -> str:
     return record.content_digest
 
 
-def planned(store: Store, kind: str, plan: str) -> Iterator[str]:
-    """Read the keys that a plan lists, a part at a time.
+def planned(store: Store, kind: str, plan: str) -> tuple[datetime, Iterator[str]]:
+    """Read a plan -> the store's time before it was made, and the keys that it lists, a part at a time.
 
     Raises NotFoundError if there is no such plan, or it is older than 30 days by the store's clock,
     ConflictError if it is another store's, InvalidInputError if it is of another kind.
@@ -81,8 +83,9 @@ def planned(store: Store, kind: str, plan: str) -> Iterator[str]:
         raise ConflictError(f"The plan {plan} is of another store. Make one here.")
     if fields.text("removes") != kind:
         raise InvalidInputError(f"The plan {plan} removes {fields.text('removes')}, not {kind}.")
-    _require_young(store, plan, parse_time(record.content.get("at"), what))
-    return (row for part in parts for row in _rows(store, kind, part))
+    at = parse_time(record.content.get("at"), what)
+    _require_young(store, plan, at)
+    return at, (row for part in parts for row in _rows(store, kind, part))
 
 
 def check_asked(plan: str | None, dry_run: bool, conditions: Iterable[object]) -> None:

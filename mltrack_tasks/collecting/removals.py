@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from mltrack_tasks import events, layout
+from mltrack_tasks.collecting.clock import time_at
 from mltrack_tasks.collecting.inuse import sources_in_use
 from mltrack_tasks.collecting.ownership import require_own
 from mltrack_tasks.collecting.removalplans import RemovalReport, check_asked, keep_plan, planned
@@ -62,6 +63,7 @@ def remove_runs(
     require_own(store)
     kept: list[tuple[str, str]] = []
     if plan is None:
+        now = time_at(store)
         found = list_runs(store, **conditions, observe=observe)
         in_use = sources_in_use(store)
         doomed = []
@@ -70,24 +72,32 @@ def remove_runs(
                 kept.append((run.run_id, why))
             else:
                 doomed.append(layout.manifest_key(run.run_id, run.revision))
-        plan = keep_plan(store, RUNS, doomed)
-    keys = list(planned(store, RUNS, plan))
+        plan = keep_plan(store, RUNS, doomed, now)
+    at, keys = planned(store, RUNS, plan)
     places = [_run_of(key) for key in keys]
     matched = tuple(run_id for run_id, _ in places)
     if dry_run:
         return RemovalReport(plan, True, matched, kept=tuple(kept))
-    removed = remove_each(store, places, [reason] * len(places), observe)
+    removed = remove_each(store, places, [reason] * len(places), observe, seen=at)
     kept += [(run_id, why) for run_id, why in zip(matched, removed, strict=True) if why]
     gone = tuple(run_id for run_id, why in zip(matched, removed, strict=True) if why is None)
     return RemovalReport(plan, False, matched, gone, tuple(kept))
 
 
 def remove_each(
-    store: Store, places: Sequence[tuple[str, int]], reasons: Sequence[str | None], observe: Observe
+    store: Store,
+    places: Sequence[tuple[str, int]],
+    reasons: Sequence[str | None],
+    observe: Observe,
+    *,
+    seen: datetime | None = None,
 ) -> list[str | None]:
-    """Remove runs, several at once, each if its newest revision is the one given -> why not, or None."""
+    """Remove runs, several at once, each if its newest revision is the one given -> why not, or None.
+
+    ``seen`` is the store's time before that was found out: as for ``take_run``.
+    """
     told: list[Event] = []
-    act = partial(_remove, store, told.append)
+    act = partial(_remove, store, told.append, seen)
     answers: list[str | None] = []
     for answer in map_ordered(act, zip(places, reasons, strict=True), store.max_workers):
         answers.append(answer)
@@ -118,11 +128,12 @@ def remove_data(
     check_asked(plan, dry_run, [starting_with])
     require_own(store)
     if plan is None:
+        now = time_at(store)
         keys = list(_keys_starting_with(store, starting_with or ""))
         for _ in map_ordered(partial(_require_known_format, store), keys, store.max_workers):
             pass
-        plan = keep_plan(store, NAMES, keys)
-    keys = list(planned(store, NAMES, plan))
+        plan = keep_plan(store, NAMES, keys, now)
+    keys = list(planned(store, NAMES, plan)[1])
     matched = tuple(dict.fromkeys(_name_of(key) for key in keys))
     if dry_run:
         return RemovalReport(plan, True, matched)
@@ -136,10 +147,12 @@ def remove_data(
     return RemovalReport(plan, False, matched, matched)
 
 
-def _remove(store: Store, observe: Observe, wish: tuple[tuple[str, int], str | None]) -> str | None:
+def _remove(
+    store: Store, observe: Observe, seen: datetime | None, wish: tuple[tuple[str, int], str | None]
+) -> str | None:
     (run_id, revision), reason = wish
     try:
-        take_run(store, run_id, reason=reason, revision=revision, observe=observe)
+        take_run(store, run_id, reason=reason, revision=revision, observe=observe, seen=seen)
     except NotFoundError:
         return None  # removed before this call was made again, or by others
     except ConflictError as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from mltrack_tasks import events, layout, provenance
 from mltrack_tasks.collecting.ownership import require_own
@@ -15,11 +15,13 @@ from mltrack_tasks.manifests import read_manifest
 from mltrack_tasks.records import Record
 from mltrack_tasks.recordstore import ensure
 from mltrack_tasks.removals import removal_entry_key, removal_key
-from mltrack_tasks.stores.base import Store
+from mltrack_tasks.stores.base import Stat, Store
 from mltrack_tasks.views import entries_of
 
 _ROUNDS = 5
 """How often revisions are looked for that writers added meanwhile."""
+_TICK = timedelta(seconds=1)
+"""To which servers round the times of objects, not all of them in each answer."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,20 @@ def remove_run(
 
 
 def take_run(
-    store: Store, run_id: str, *, reason: str | None, revision: int | None, observe: Observe
+    store: Store,
+    run_id: str,
+    *,
+    reason: str | None,
+    revision: int | None,
+    observe: Observe,
+    seen: datetime | None = None,
 ) -> RemovedRun:
-    """As ``remove_run``, for whoever knows that the store is no replica."""
+    """As ``remove_run``, for whoever knows that the store is no replica.
+
+    ``seen`` is the store's time at which ``revision`` was found to be the newest one. Then what is younger
+    stays, also if it has the same number, as a run that was removed and stored again; and where only lower
+    revisions are left, a removal was stopped, and is finished.
+    """
     reason = checked_text(reason, "reason")
     found = _revisions(store, run_id)
     entry = removal_entry_key(datetime.now(UTC), run_id)
@@ -63,12 +76,10 @@ def take_run(
         if store.head(removal_key(run_id)) is not None:
             ensure(store, entry)  # whoever removed it may have been stopped before it said so again
         raise NotFoundError(f"There is no run {run_id!r} in {store.location}.", details={"run_id": run_id})
-    if revision is not None and max(found) != revision:
-        raise ConflictError(
-            f"The newest revision of {run_id!r} is {max(found)}, not {revision}. Look at it and decide again."
-        )
+    if revision is not None:
+        _require_as_seen(run_id, found, revision, seen)
     views = _views_of(store, run_id, found)
-    content = {"run_id": run_id, "revisions": found, "reason": reason}
+    content = {"run_id": run_id, "revisions": sorted(found), "reason": reason}
     ensure(store, removal_key(run_id), Record(content, provenance.current()).to_bytes())
     ensure(store, entry)
     removed: set[int] = set()
@@ -86,16 +97,28 @@ def take_run(
     return RemovedRun(run_id, tuple(sorted(removed)), len(views))
 
 
-def _revisions(store: Store, run_id: str) -> list[int]:
+def _require_as_seen(run_id: str, found: Mapping[int, Stat], revision: int, seen: datetime | None) -> None:
+    newest = max(found)
+    if seen is None and newest == revision:
+        return
+    if seen is not None and newest <= revision and found[newest].modified - seen <= _TICK:
+        return
+    said = f"The newest revision of {run_id!r} is {newest}, not {revision}"
+    if newest == revision:
+        said = f"{run_id!r} was removed and stored again since it was looked at"
+    raise ConflictError(f"{said}. Look at it and decide again.")
+
+
+def _revisions(store: Store, run_id: str) -> dict[int, Stat]:
     """The revisions of a run that are there, also beyond a gap."""
-    first = layout.manifest_key(run_id)
-    found = [1] if store.head(first) is not None else []
+    first = store.head(layout.manifest_key(run_id))
+    found = {} if first is None else {1: first}
     start = layout.manifest_key(run_id, 2).removesuffix("00000002.json")
     for stat in store.list(layout.MANIFESTS, after=start):
         if not stat.key.startswith(start):
             break
         if place := layout.parse_manifest_key(stat.key):
-            found.append(place[1])
+            found[place[1]] = stat
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mltrack_tasks.collecting.clock import time_at
 from mltrack_tasks.collecting.inuse import sources_in_use
-from mltrack_tasks.collecting.ownership import require_own
+from mltrack_tasks.collecting.ownership import require_own, store_id_of
 from mltrack_tasks.collecting.removals import remove_each
 from mltrack_tasks.collecting.retention import Decision, RetentionPolicy, decide
 from mltrack_tasks.events import Observe, log_event
@@ -50,13 +50,17 @@ def apply_retention(
     without a policy, ConflictError in a replica.
     """
     require_own(store)
+    if store_id_of(store) is None:
+        return RetentionReport(dry_run, ())
+    now = time_at(store)
     runs = list_runs(store, observe=observe)
-    decisions = decide(runs, policies, time_at(store), sources_in_use(store)) if runs else []
+    decisions = decide(runs, policies, now, sources_in_use(store)) if runs else []
     report = RetentionReport(dry_run, tuple(decisions))
     if dry_run:
         return report
     doomed = [each for each in decisions if not each.keep]
     places = [(each.run_id, each.revision) for each in doomed]
-    answers = remove_each(store, places, [f"retention: {each.reason}" for each in doomed], observe)
+    reasons = [f"retention: {each.reason}" for each in doomed]
+    answers = remove_each(store, places, reasons, observe, seen=now)
     removed = [each.run_id for each, why in zip(doomed, answers, strict=True) if why is None]
     return RetentionReport(False, report.decisions, tuple(removed))

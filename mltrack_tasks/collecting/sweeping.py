@@ -24,6 +24,7 @@ from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.records import Record
 from mltrack_tasks.recordstore import ensure
 from mltrack_tasks.stores.base import Store
+from mltrack_tasks.stores.lastlook import last_look
 
 ROUND = 10
 """Batches that are open at once: listing pins and looking for new records is done once for all of them."""
@@ -56,7 +57,8 @@ class _Round:
         for start in range(0, len(keys), BATCH):
             self.patience.require()
             self.deleting = True
-            self.store.delete(keys[start : start + BATCH])
+            with last_look(self.patience.require):
+                self.store.delete(keys[start : start + BATCH])
 
 
 def sweep(store: Store, plan: GarbagePlan, marks: Marks, observe: Observe) -> Swept:

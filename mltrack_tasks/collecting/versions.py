@@ -22,6 +22,7 @@ from mltrack_tasks.registry.aliases import alias_names, promotions_of
 from mltrack_tasks.registry.reading import read_version
 from mltrack_tasks.registry.removals import removals_of
 from mltrack_tasks.stores.base import Store
+from mltrack_tasks.stores.lastlook import last_look
 
 _ROUNDS = 5
 """How often what writers added meanwhile is looked for."""
@@ -166,7 +167,8 @@ class _Removal:
             records = [key for key in keys if key in self._marks()]
             for batch in (records, [key for key in keys if key not in records]):
                 self._patience.require()
-                self._store.delete(batch)
+                with last_look(self._patience.require):
+                    self._store.delete(batch)
         else:
             raise TransientError(
                 f"{self._version} of {self._model!r} is registered again and again while it is removed from "

@@ -21,6 +21,7 @@ from mltrack_tasks.digest import MiB, part_size_for
 from mltrack_tasks.errors import IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.stores.base import Level, Stat, Store, Upload, require_two_keys, sorted_folders
 from mltrack_tasks.stores.files import checked_path, fsync_folder, hash_file, make_folders, os_errors
+from mltrack_tasks.stores.lastlook import look_now
 
 TEMPORARY = ".tmp"
 _CHUNK = 8 * MiB
@@ -108,6 +109,7 @@ class DirectoryStore(Store):
 
     def delete(self, keys: Iterable[str]) -> None:
         for path in [self._path(key) for key in keys]:
+            look_now()
             with os_errors(str(path)), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 path.unlink()
 

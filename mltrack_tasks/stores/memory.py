@@ -14,6 +14,7 @@ from mltrack_tasks import layout
 from mltrack_tasks.digest import part_size_for, sha256_hex
 from mltrack_tasks.errors import NotFoundError
 from mltrack_tasks.stores.base import Level, Stat, Store, Upload, require_two_keys, sorted_folders
+from mltrack_tasks.stores.lastlook import look_now
 
 
 class MemoryStore(Store):
@@ -81,6 +82,7 @@ class MemoryStore(Store):
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in [layout.check_key(key) for key in keys]:
+            look_now()
             try:
                 obstore.delete(self.objects, key)
             except FileNotFoundError:

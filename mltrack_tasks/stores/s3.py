@@ -28,6 +28,7 @@ from mltrack_tasks import layout
 from mltrack_tasks.digest import part_size_for
 from mltrack_tasks.errors import InvalidInputError, MLTrackError, NotFoundError
 from mltrack_tasks.stores.base import Level, Older, Stat, Store, Upload, require_two_keys, sorted_folders
+from mltrack_tasks.stores.lastlook import delete_watched, is_asked_for, watch_deletions
 from mltrack_tasks.stores.s3_answers import BucketFolder, stat_of
 from mltrack_tasks.stores.s3_copy import Copier
 from mltrack_tasks.stores.s3_errors import (
@@ -60,6 +61,7 @@ class S3Store(Store):
         self.verify_reads = settings.verify_reads
         self.session = build_session(settings)
         self.client: Any = build_client(self.session, settings)
+        watch_deletions(self.client)
         self._parts = PartClient(
             self.client, partial(build_client, self.session, settings, sign_bodies=False)
         )
@@ -163,8 +165,12 @@ class S3Store(Store):
         batch = list(keys)
         full = [self._full(key) for key in batch]
         for start in range(0, len(full), DELETE_BATCH):
+            part = full[start : start + DELETE_BATCH]
+            if is_asked_for():
+                delete_watched(self.client, self.settings.bucket, part, self.settings.request_payer)
+                continue
             with self._errors("delete", batch[start]):
-                obstore.delete(self._objects, full[start : start + DELETE_BATCH])
+                obstore.delete(self._objects, part)
 
     def check(self, key: str) -> None:
         layout.check_key(key, self.settings.prefix)

@@ -65,6 +65,38 @@ def test_runs_of_a_project_are_named_and_then_removed(store: Store) -> None:
     invariants.check_finished(without_plans(store))
 
 
+def test_a_run_that_was_stored_again_since_the_plan_stays() -> None:
+    world = World()
+    run(world.store, "same")
+    found = remove_runs(world.store, project="p", observe=quiet)
+    world.later(1)
+    remove_run(world.store, "same", observe=quiet)
+    store_run(world.store, "same", {"d": b"other"}, project="p", observe=quiet)
+    done = remove_runs(world.store, plan=found.plan, dry_run=False, observe=quiet)
+    assert (done.removed, done.kept) == ((), (("same", "was revised since"),))
+    assert ids(world.store) == ["same"]
+    again = remove_runs(world.store, project="p", dry_run=False, observe=quiet)
+    assert (again.removed, ids(world.store)) == (("same",), [])
+
+
+def test_a_removal_by_plan_that_was_stopped_anywhere_is_finished_by_the_same_call() -> None:
+    """Also between two revisions of a run, when the newest one is not that of the plan any more."""
+    for fail_at in range(1, 200):
+        store = GuardedStore(MemoryStore())
+        run(store, "r")
+        store_run(store, "r", {"d": b"more"}, project="p", if_exists="revise", observe=quiet)
+        found = remove_runs(store, project="p", observe=quiet)
+        dying = FaultyStore(store, fail_at, "crash")
+        try:
+            remove_runs(dying, plan=found.plan, dry_run=False, observe=quiet)
+        except MLTrackError:
+            done = remove_runs(store, plan=found.plan, dry_run=False, observe=quiet)
+            assert (done.removed, done.kept, ids(store)) == (("r",), (), [])
+        else:
+            assert fail_at > 10
+            return
+
+
 def without_plans(store: Store) -> Store:
     """Keys below gc/ and of removed runs are no matter of those who write."""
     keys = [stat.key for stat in store.list("")]
