@@ -15,13 +15,15 @@ from mltrack_tasks.delivery import deliver
 from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, MLTrackError, NotFoundError
 from mltrack_tasks.events import Event, Observe, log_event
+from mltrack_tasks.formats import is_packed
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.records import NamedData
 from mltrack_tasks.recordstore import create_record, read_record
 from mltrack_tasks.refs import DataRef, is_ref_text, parse_ref
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.files import checked_path
-from mltrack_tasks.values import write_file, write_value
+from mltrack_tasks.unpacking import deliver_unpacked
+from mltrack_tasks.values import check_compression, write_file, write_value
 
 _Errors = tuple[type[MLTrackError], ...]
 
@@ -36,6 +38,7 @@ def store_data(
     *,
     metadata: Mapping[str, Any] | None = None,
     storage_class: str | None = None,
+    compress: str | None = None,
     observe: Observe = log_event,
 ) -> DataRef:
     """Store a DataFrame, ndarray, JSON value or bytes -> its ref.
@@ -43,15 +46,20 @@ def store_data(
     Equal data gets the same digest and is not sent again (``created=False``). The name and the user's
     metadata are kept in a record of their own, one for each distinct (data, name, metadata).
     ``storage_class``, instead of the store's, is that of a blob that is new, such as GLACIER_IR; what is
-    there already stays where it is.
+    there already stays where it is. ``compress="zstd"`` packs an array, a JSON value or bytes; it is its
+    stored bytes that the digest and ``size_bytes`` are of, and ``retrieve_data`` unpacks them.
 
-    Raises InvalidInputError for data that would not come back exactly as it is, for a bad name, and for a
-    storage class that S3 has not or that cannot be read at once.
+    Raises InvalidInputError for data that would not come back exactly as it is, for a bad name, for a
+    storage class that S3 has not or that cannot be read at once, and for a DataFrame that is to be
+    compressed: Parquet is, inside.
     """
     layout.name_folder(name)
+    check_compression(compress)
     described = check_metadata(metadata)
     placed = store if storage_class is None else store.placing(storage_class)
-    return _store_named(placed, partial(write_value, placed, data, name), name, described, observe)
+    return _store_named(
+        placed, partial(write_value, placed, data, name, compress=compress), name, described, observe
+    )
 
 
 def store_file(
@@ -61,20 +69,24 @@ def store_file(
     *,
     metadata: Mapping[str, Any] | None = None,
     storage_class: str | None = None,
+    compress: str | None = None,
     observe: Observe = log_event,
 ) -> DataRef:
     """Store a file's bytes -> its ref; ``name`` defaults to the file's own.
 
     Any size, in bounded memory: above 64 MiB in parts. The format follows from the bytes (``parquet``,
-    ``npy``, else ``bin``), never from the file's name. ``storage_class`` as for ``store_data``. Raises
-    SourceChangedError if the file changes.
+    ``npy``, else ``bin``), never from the file's name. ``storage_class`` and ``compress`` as for
+    ``store_data``; ``retrieve_file`` gives back the file as it was. Raises SourceChangedError if it changes.
     """
+    check_compression(compress)
     file = checked_path(path)
     name = file.name if name is None else name
     layout.name_folder(name)
     described = check_metadata(metadata)
     placed = store if storage_class is None else store.placing(storage_class)
-    return _store_named(placed, partial(write_file, placed, file, name), name, described, observe)
+    return _store_named(
+        placed, partial(write_file, placed, file, name, compress=compress), name, described, observe
+    )
 
 
 def retrieve_data(store: Store, ref: DataRef | str) -> Any:
@@ -91,11 +103,13 @@ def retrieve_data(store: Store, ref: DataRef | str) -> Any:
 def retrieve_file(store: Store, ref: DataRef | str, path: str | Path) -> Path:
     """Write a blob's bytes to ``path`` -> the absolute path.
 
-    Streams in bounded memory and appears whole or not at all; missing folders are created. A file that holds
-    these very bytes is left alone; one with others is a ConflictError, and nothing is written. Raises
-    NotFoundError, and IntegrityError if the blob is damaged.
+    Streams in bounded memory and appears whole or not at all; missing folders are created. A compressed blob
+    is unpacked. A file that holds these very bytes is left alone; one with others is a ConflictError, and
+    nothing is written. Raises NotFoundError, and IntegrityError if the blob is damaged.
     """
     target, found = checked_path(path), resolve_ref(store, ref)
+    if is_packed(found.format):
+        return deliver_unpacked(store, found, target)
     try:
         return deliver(_stream(store, found), found.hash, found.size_bytes, target)
     except IntegrityError:

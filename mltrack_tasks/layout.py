@@ -14,6 +14,8 @@ from urllib.parse import quote, unquote_to_bytes
 
 from mltrack_tasks.digest import check_digest, is_digest
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
+from mltrack_tasks.formats import DESCRIBED_FORMATS as DESCRIBED_FORMATS
+from mltrack_tasks.formats import FORMATS as FORMATS
 
 FORMAT_KEY = "format.json"
 BLOBS = "data/"
@@ -24,8 +26,6 @@ PINS = "runs/by_data/"
 GC_DELETING = "gc/deleting/"
 CATALOG = "catalog/"
 
-FORMATS = ("parquet", "npy", "json", "bin")
-DESCRIBED_FORMATS = ("parquet", "npy", "json")
 RUN_TYPES = ("experiment", "production", "evaluation", "development", "analysis")
 STATUSES = ("running", "finished", "failed", "killed", "scheduled")
 """MLflow's run statuses, in lower case."""

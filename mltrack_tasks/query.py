@@ -15,6 +15,7 @@ from mltrack_tasks.catalog import current_rows
 from mltrack_tasks.content import resolve_ref
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.events import Event, Observe, log_event
+from mltrack_tasks.formats import plain_format
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.stores.base import Store, WrapperStore
 from mltrack_tasks.stores.observed import CountingStore
@@ -140,8 +141,9 @@ def _named(ref: DataRef | str | Mapping[str, DataRef | str]) -> Mapping[str, Dat
 def _resolved(store: Store, given: DataRef | str) -> DataRef:
     ref = resolve_ref(store, given)
     if ref.format != "parquet":
+        kind = _KINDS[plain_format(ref.format)]
         raise InvalidInputError(
-            f"{ref} (named {ref.name!r}) is {_KINDS[ref.format]}, not Parquet: SQL reads stored DataFrames "
+            f"{ref} (named {ref.name!r}) is {kind}, not Parquet: SQL reads stored DataFrames "
             "and Parquet files. retrieve_data gives the whole of it."
         )
     return ref

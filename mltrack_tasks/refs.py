@@ -12,8 +12,8 @@ from mltrack_tasks.digest import check_digest, is_digest
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 from mltrack_tasks.fields import Fields
 
-_REF_TEXT = re.compile(rf"sha256:[0-9a-f]{{64}}\.({'|'.join(layout.FORMATS)})")
-_REF = re.compile(r"(?:sha256:)?(?P<digest>[0-9a-f]{64})(?:\.(?P<format>[a-z0-9]+))?")
+_REF_TEXT = re.compile(rf"sha256:[0-9a-f]{{64}}\.({'|'.join(map(re.escape, layout.FORMATS))})")
+_REF = re.compile(r"(?:sha256:)?(?P<digest>[0-9a-f]{64})(?:\.(?P<format>[a-z0-9]+(?:\.[a-z0-9]+)?))?")
 
 
 @dataclass(frozen=True)

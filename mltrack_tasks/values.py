@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -13,11 +14,12 @@ from mltrack_tasks import codecs, layout
 from mltrack_tasks.blobs import write_blob
 from mltrack_tasks.codecs import Description
 from mltrack_tasks.digest import SINGLE_PUT_LIMIT
-from mltrack_tasks.errors import FormatError, IntegrityError
+from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError
 from mltrack_tasks.events import Observe
+from mltrack_tasks.formats import COMPRESSIONS
 from mltrack_tasks.recordstore import create_if_absent
 from mltrack_tasks.refs import DataRef
-from mltrack_tasks.sources import BytesSource, FileSource, Source, open_source
+from mltrack_tasks.sources import BytesSource, FileSource, Source, changed, open_source
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.files import checked_path, os_errors
 
@@ -28,17 +30,30 @@ _UNREADABLE = "unreadable"
 """Codec of what only looks like Parquet or npy: it gets no metadata.json, for a later version may read it."""
 
 
-def write_value(store: Store, data: Any, name: str, observe: Observe) -> DataRef:
+def write_value(
+    store: Store, data: Any, name: str, observe: Observe, *, compress: str | None = None
+) -> DataRef:
     """Write the blob of a value, unnamed -> its ref."""
-    with _encoded(data, name) as (source, description):
+    with _encoded(data, name, compress) as (source, description):
         return _write(store, source, name, description, observe)
 
 
-def write_file(store: Store, path: str | Path, name: str, observe: Observe) -> DataRef:
+def write_file(
+    store: Store, path: str | Path, name: str, observe: Observe, *, compress: str | None = None
+) -> DataRef:
     """Write the blob of a file, unnamed -> its ref."""
     file = checked_path(path)
     with open_source(file) as (source, reader):
-        return write_opened(store, source, reader, name, observe)
+        if compress is None:
+            return write_opened(store, source, reader, name, observe)
+        with _packed(source, _describe_file(reader), name) as (packed, description):
+            return _write(store, packed, name, description, observe)
+
+
+def check_compression(compress: str | None) -> None:
+    """Admit a compression, or none."""
+    if compress is not None:
+        layout.check_choice(compress, COMPRESSIONS, "The compression")
 
 
 def write_opened(
@@ -112,19 +127,62 @@ def _description(description: Description, size: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _encoded(data: Any, name: str) -> Iterator[tuple[Source, Description]]:
+def _encoded(data: Any, name: str, compress: str | None) -> Iterator[tuple[Source, Description]]:
     """Encode a value -> its bytes: in memory when small, else in a temporary file, row group by row group."""
+    if compress is not None and codecs.format_of(data) == "parquet":
+        raise _is_parquet(name)
     if codecs.estimate_size(data) <= SINGLE_PUT_LIMIT:
         sink = io.BytesIO()
-        description = codecs.encode(data, sink, what=name)
+        description = _encode(data, sink, name, compress)
         yield BytesSource(sink.getbuffer()), description
         return
     with _temporary_file() as file:
         with os_errors(_TEMPORARY):
-            description = codecs.encode(data, file, what=name)
+            description = _encode(data, file, name, compress)
             file.flush()
             source = _source_of(file, name)
         yield source, description
+
+
+def _encode(data: Any, sink: BinaryIO, name: str, compress: str | None) -> Description:
+    if compress is None:
+        return codecs.encode(data, sink, what=name)
+    from mltrack_tasks.codecs.zstd import Packer
+
+    packer = Packer(sink)
+    description = codecs.encode(data, cast(BinaryIO, packer), what=name)
+    packer.finish()
+    return codecs.packed(description)
+
+
+@contextmanager
+def _packed(source: Source, inside: Description, name: str) -> Iterator[tuple[Source, Description]]:
+    """Pack a file -> its new bytes, in memory when it is small."""
+    from mltrack_tasks.codecs.zstd import Packer
+
+    if inside.format == "parquet":
+        raise _is_parquet(name)
+    if inside.codec == _UNREADABLE:
+        inside = Description(kind="file", format="bin", codec="bin")
+    with _temporary_file() if source.size > SINGLE_PUT_LIMIT else nullcontext(io.BytesIO()) as file:
+        packer, hasher = Packer(file), hashlib.sha256()
+        with os_errors(_TEMPORARY):
+            for part in source.parts():
+                hasher.update(part)
+                packer.write(part)
+            packer.finish()
+            file.flush()
+        source.require_unchanged()
+        if hasher.hexdigest() != source.digest:
+            raise changed(name)
+        yield _source_of(file, name), codecs.packed(inside)
+
+
+def _is_parquet(name: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{name!r} is Parquet, whose columns are compressed inside, each by itself, so that queries read "
+        "only those they need: leave compress out."
+    )
 
 
 @contextmanager

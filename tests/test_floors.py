@@ -40,7 +40,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("removals", "lineage_text", "filetree", "receipts", "migrations", "migrated", "plan"),
             *("pricing", "pricing.prices", "pricing.bills", "pricing.tally", "pricing.lifecycle"),
             *("pricing.whatif", "pricing.figures", "memory"),
-            *("arrivals", "arrivals.notices", "arrivals.keys"),
+            *("arrivals", "arrivals.notices", "arrivals.keys", "formats"),
         ),
     ),
     (
@@ -48,7 +48,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         frozenset({"numpy", "pandas", "pyarrow", "duckdb", "yaml", "picklescan"}),
         (
             *("codecs", "codecs.description", "codecs.kinds", "codecs.spec"),
-            *("codecs.thrift", "codecs.pages", "codecs.parquet"),
+            *("codecs.thrift", "codecs.pages", "codecs.parquet", "codecs.zstd"),
             *("codecs.arrays", "codecs.column", "codecs.cells", "codecs.plain", "codecs.timezones"),
             *("codecs.temporal", "codecs.objects", "codecs.columns", "codecs.index"),
             *("codecs.composites", "codecs.frames"),
@@ -123,7 +123,17 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         (
             *("codeversion", "provenance", "sources", "delivery", "recordstore", "deletions", "blobs"),
             *("archives", "copies", "restores"),
-            *("values", "run_inputs", "manifests", "content", "runlog", "snapshots", "catalog", "treeparts"),
+            *(
+                "values",
+                "unpacking",
+                "run_inputs",
+                "manifests",
+                "content",
+                "runlog",
+                "snapshots",
+                "catalog",
+                "treeparts",
+            ),
             *("compaction", "runs", "views", "lineage", "usage", "query", "captured", "signatures"),
             *(
                 "access",

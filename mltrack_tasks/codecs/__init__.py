@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from mltrack_tasks import canonical
 from mltrack_tasks.codecs.description import Description
 from mltrack_tasks.codecs.kinds import estimate_size, format_of, refused
 from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, MLTrackError
+from mltrack_tasks.formats import FORMATS, PACKED, is_packed, plain_format
 
-__all__ = ["Description", "decode", "describe", "encode", "estimate_size", "format_of", "sniff"]
-
-FORMATS = ("parquet", "npy", "json", "bin")
+__all__ = ["Description", "decode", "describe", "encode", "estimate_size", "format_of", "packed", "sniff"]
 
 _JSON = Description(kind="json", format="json", codec="mltrack-json/1")
 _BIN = Description(kind="file", format="bin", codec="bin")
@@ -68,6 +68,11 @@ def decode(format: str, body: bytes | memoryview, *, what: str) -> Any:
             from mltrack_tasks.codecs import arrays
 
             return arrays.decode_array(body, what)
+        if is_packed(format):
+            from mltrack_tasks.codecs import zstd
+
+            inside = plain_format(format)
+            return decode(inside, memoryview(zstd.unpacked(body, inside)), what=what)
         if format == "json":
             return canonical.loads_value(body, what=what)
         return bytes(body)
@@ -89,10 +94,20 @@ def describe(format: str, source: BinaryIO, *, what: str = "data") -> Descriptio
             from mltrack_tasks.codecs import arrays
 
             return arrays.describe_array(source, what)
+        if is_packed(format):
+            from mltrack_tasks.codecs import zstd
+
+            with zstd.unpacked_file(source) as inside:
+                return packed(describe(plain_format(format), inside, what=what))
         if format == "json":
             canonical.loads_value(source.read(), what=what)
             return _JSON
         return _BIN
+
+
+def packed(inside: Description) -> Description:
+    """Describe bytes that were packed as a whole, given what is inside."""
+    return replace(inside, format=inside.format + PACKED, codec=f"{inside.codec}+zstd")
 
 
 def sniff(head: bytes, tail: bytes) -> str:

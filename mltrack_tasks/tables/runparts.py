@@ -6,6 +6,7 @@ thousand names of one user widen nobody's table.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -163,7 +164,7 @@ def _check_rows(table: Any, what: str) -> None:
     if "refs" in table.column_names:
         rows, refs = flat(table["refs"])
         _check_names(rows, refs, "role", REF_ROLES, what)
-        pattern = rf"\Asha256:[0-9a-f]{{64}}\.({'|'.join(layout.FORMATS)})\z"
+        pattern = rf"\Asha256:[0-9a-f]{{64}}\.({'|'.join(map(re.escape, layout.FORMATS))})\z"
         formed = pc.match_substring_regex(refs.field("ref"), pattern)
         if not _all(formed) or not _all(pc.less_equal(0, refs.field("size_bytes"))):
             raise IntegrityError(f"{what} has refs that were not written by this library.")

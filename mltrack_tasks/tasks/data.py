@@ -21,17 +21,26 @@ def store_data(
     *,
     metadata: Mapping[str, Any] | None = None,
     storage_class: str | None = None,
+    compress: str | None = None,
     store: MLTrackStore | str | None = None,
 ) -> DataRef:
     """Store a DataFrame, ndarray, JSON value or bytes -> its ref.
 
     Equal data gets the same digest and is not sent again (``ref.created`` is False). ``storage_class``,
-    instead of the store's, is that of a blob that is new, such as GLACIER_IR. Raises InvalidInputError for
-    data that would not come back exactly as it is; the message names value, column and dtype.
+    instead of the store's, is that of a blob that is new, such as GLACIER_IR. ``compress="zstd"`` packs large
+    arrays, JSON values and bytes; ``retrieve_data`` unpacks them. Raises InvalidInputError for data that
+    would not come back exactly as it is (the message names value, column and dtype), and for a DataFrame that
+    is to be compressed: Parquet is, inside.
     """
     with recorded():
         return content.store_data(
-            open_store(store), data, name, metadata=metadata, storage_class=storage_class, observe=report
+            open_store(store),
+            data,
+            name,
+            metadata=metadata,
+            storage_class=storage_class,
+            compress=compress,
+            observe=report,
         )
 
 
@@ -42,16 +51,23 @@ def store_file(
     *,
     metadata: Mapping[str, Any] | None = None,
     storage_class: str | None = None,
+    compress: str | None = None,
     store: MLTrackStore | str | None = None,
 ) -> DataRef:
     """Store the bytes of a file on the machine that runs the task -> its ref; any size, in bounded memory.
 
-    ``storage_class`` as for ``store_data``. Raises SourceChangedError if the file changes while it is read;
-    nothing is stored under a false digest.
+    ``storage_class`` and ``compress`` as for ``store_data``. Raises SourceChangedError if the file changes
+    while it is read; nothing is stored under a false digest.
     """
     with recorded():
         return content.store_file(
-            open_store(store), path, name, metadata=metadata, storage_class=storage_class, observe=report
+            open_store(store),
+            path,
+            name,
+            metadata=metadata,
+            storage_class=storage_class,
+            compress=compress,
+            observe=report,
         )
 
 
@@ -68,7 +84,7 @@ def retrieve_data(ref: DataRef | str, *, store: MLTrackStore | str | None = None
 def retrieve_file(ref: DataRef | str, path: str | Path, *, store: MLTrackStore | str | None = None) -> Path:
     """Write a blob to ``path`` on the machine that runs the task -> the absolute path, verified and atomic.
 
-    A file with these bytes is left alone; one with others is a ConflictError.
+    A compressed blob is unpacked. A file with these bytes is left alone; one with others is a ConflictError.
     """
     return content.retrieve_file(open_store(store), ref, path)
 

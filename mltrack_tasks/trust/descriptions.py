@@ -12,6 +12,7 @@ from mltrack_tasks.blobs import stream_blob
 from mltrack_tasks.digest import SINGLE_PUT_LIMIT
 from mltrack_tasks.errors import FormatError, IntegrityError, MLTrackError, NotFoundError
 from mltrack_tasks.fields import Fields
+from mltrack_tasks.formats import plain_format
 from mltrack_tasks.provenance import current
 from mltrack_tasks.records import MAX_RECORD_SIZE, Record
 from mltrack_tasks.recordstore import read_record
@@ -83,7 +84,7 @@ def _read(store: Store, key: str) -> Iterator[bytes | memoryview]:
 def _fits(record: Record, format: str, size: int) -> bool:
     """Whether a description can be that of a blob: of its kind (a file's may be another), and its size."""
     fields = Fields(record.content, "The description")
-    return fields.text("kind") in (_KINDS[format], "file") and fields.size("size_bytes") == size
+    return fields.text("kind") in (_KINDS[plain_format(format)], "file") and fields.size("size_bytes") == size
 
 
 def _write(store: Store, key: str, body: bytes) -> bool:
