@@ -29,6 +29,16 @@ def examples(usual: int) -> int:
     return {"brief": max(usual // 10, 2), "thorough": usual * 20}.get(PROFILE, usual)
 
 
+STRIDE = 1 if PROFILE == "thorough" else 3
+"""A test that lets something die at every moment tries each of them, or each third."""
+
+
+def some(moments: range) -> list[int]:
+    """Each STRIDE-th of the moments at which something dies, and always the first and the last two."""
+    last = max(len(moments) - 2, 0)
+    return [each for at, each in enumerate(moments) if at % STRIDE == 0 or at >= last]
+
+
 def settings_of(server: S3Server, **changes: object) -> S3Settings:
     """Settings of a fresh prefix in a test server's bucket BUCKET."""
     values: dict[str, object] = {

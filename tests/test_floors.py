@@ -6,6 +6,7 @@ Read from the source with ``ast``, so that imports inside functions and under TY
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -322,6 +323,7 @@ def _targets(node: ast.AST, package: str) -> Iterator[str]:
             yield f"{PACKAGE}.{below}" if base.split(".")[0] == PACKAGE and below in MODULES else base
 
 
+@functools.cache
 def _imports(path: Path) -> list[Import]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     typing_only = _typing_nodes(tree)
@@ -345,34 +347,50 @@ def test_every_module_has_a_floor() -> None:
     assert len(listed) == sum(len(modules) for _, _, modules in FLOORS) + len(APART)
 
 
-@pytest.mark.parametrize("module", FLOOR_OF)
-def test_imports_go_downward(module: str) -> None:
+def _wrong_import(module: str, found: Import) -> str | None:
     floor = FLOOR_OF[module]
-    for found in _imports(_path_of(module)):
-        if found.ours:
-            where = f"{module} (floor {_floor_name(floor)}), line {found.line}"
-            assert found.target in FLOOR_OF, (
-                f"{where} imports {found.target or PACKAGE!r}, which stands apart"
-            )
-            target = FLOOR_OF[found.target]
-            assert target <= floor, f"{where} imports {found.target}, which is above: {_floor_name(target)}"
+    if not found.ours:
+        return None
+    where = f"{module} (floor {_floor_name(floor)}), line {found.line}"
+    if found.target not in FLOOR_OF:
+        return f"{where} imports {found.target or PACKAGE!r}, which stands apart"
+    target = FLOOR_OF[found.target]
+    return None if target <= floor else f"{where} imports {found.target}, above: {_floor_name(target)}"
 
 
-@pytest.mark.parametrize("module", FLOOR_OF)
-def test_a_library_is_used_on_its_floor_only(module: str) -> None:
-    allowed = FLOORS[FLOOR_OF[module]][1] | sys.stdlib_module_names
-    used = {(found.target, found.line) for found in _imports(_path_of(module)) if not found.ours}
-    assert not [each for each in used if each[0] not in allowed]
+# Whole floors are tested at once: five hundred modules times six rules take longer to count than to look at.
+EACH_FLOOR = pytest.mark.parametrize("number", range(len(FLOORS)), ids=[name for name, _, _ in FLOORS])
 
 
-@pytest.mark.parametrize("module", sorted(set(FLOOR_OF) - MAY_IMPORT_BY_NAME))
-def test_no_import_hides_in_a_string(module: str) -> None:
-    text = _path_of(module).read_text(encoding="utf-8")
-    assert "import_module" not in text
-    assert "__import__" not in text
+@EACH_FLOOR
+def test_imports_go_downward(number: int) -> None:
+    wrong = [
+        _wrong_import(module, each) for module in FLOORS[number][2] for each in _imports(_path_of(module))
+    ]
+    assert not [each for each in wrong if each]
 
 
-@pytest.mark.parametrize("number", range(len(FLOORS)), ids=[name for name, _, _ in FLOORS])
+@EACH_FLOOR
+def test_a_library_is_used_on_its_floor_only(number: int) -> None:
+    allowed = FLOORS[number][1] | sys.stdlib_module_names
+    used = [(module, each) for module in FLOORS[number][2] for each in _imports(_path_of(module))]
+    assert not [
+        (module, each.target, each.line)
+        for module, each in used
+        if not each.ours and each.target not in allowed
+    ]
+
+
+@EACH_FLOOR
+def test_no_import_hides_in_a_string(number: int) -> None:
+    texts = {
+        module: _path_of(module).read_text(encoding="utf-8")
+        for module in set(FLOORS[number][2]) - MAY_IMPORT_BY_NAME
+    }
+    assert not [name for name, text in texts.items() if "import_module" in text or "__import__" in text]
+
+
+@EACH_FLOOR
 def test_no_circles_within_a_floor(number: int) -> None:
     """Also none that imports inside functions would hide."""
     graph = {
@@ -416,21 +434,27 @@ def test_flows_hold_no_work_of_their_own(path: Path) -> None:
 SOURCES = [*map(_path_of, MODULES), *FLOW_FILES, *sorted((ROOT / "deployments").glob("*.py"))]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_modules_and_functions_stay_small(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= MAX_MODULE
-    for function in _functions(ast.parse(text)):
-        assert _length(function) <= MAX_FUNCTION, f"{function.name}, line {function.lineno}"
+def test_modules_and_functions_stay_small() -> None:
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in SOURCES}
+    assert not [name for name, text in texts.items() if len(text.splitlines()) > MAX_MODULE]
+    assert not [
+        (name, function.name, function.lineno)
+        for name, text in texts.items()
+        for function in _functions(ast.parse(text))
+        if _length(function) > MAX_FUNCTION
+    ]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_what_is_public_has_a_docstring(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert ast.get_docstring(tree), "the module itself"
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and node.name[0] != "_":
-            assert ast.get_docstring(node), f"{node.name}, line {node.lineno}"
+def test_what_is_public_has_a_docstring() -> None:
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree), path
+        for node in tree.body:
+            if (
+                isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+                and node.name[0] != "_"
+            ):
+                assert ast.get_docstring(node), f"{path}: {node.name}, line {node.lineno}"
 
 
 def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from typing import Any, Literal, TypeVar
 
 import pytest
@@ -26,6 +27,7 @@ from mltrack_tasks.stores.observed import CountingStore, FaultyStore, SteppedSto
 from mltrack_tasks.tables import runrows
 from tests.floor3 import invariants
 from tests.floor3.interleaving import KilledError, play
+from tests.settings import STRIDE
 
 T = TypeVar("T")
 
@@ -145,9 +147,7 @@ def apply(base: Store, kinds: list[str]) -> None:
 @pytest.mark.parametrize("kind", ["read", "compact", "rebuild", "write a"])
 def test_interrupted_at_every_call(state: str, kind: str) -> None:
     """At each call of one, and again two calls later, others do all their work."""
-    number = 0
-    while True:
-        number += 1
+    for number in count(1, STRIDE):
         for meanwhile in MEANWHILE:
             base = GuardedStore(MemoryStore(max_workers=1))
             apply(base, STATES[state])
@@ -198,9 +198,7 @@ def test_a_number_that_was_taken_and_removed(store: Store) -> None:
 @pytest.mark.parametrize("how", ["crash", "after"])
 def test_killed_at_every_call(state: str, kind: str, how: Literal["crash", "after"]) -> None:
     """Whatever died, or lost an answer, readings agree with the manifests, and the next compaction too."""
-    number = 0
-    while True:
-        number += 1
+    for number in count(1, STRIDE):
         base = GuardedStore(MemoryStore(max_workers=1))
         apply(base, STATES[state])
         faulty = FaultyStore(base, number, how)

@@ -31,6 +31,7 @@ from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.observed import CountingStore, FaultyStore
 from tests.floor3.conftest import Place
+from tests.settings import STRIDE
 
 FILES = {"MLmodel": b"flavors: {}\n", "metadata.json": b'{"their": "own"}', "weights/a.bin": b"\0" * 5_000}
 
@@ -428,7 +429,7 @@ def complete(store: Store) -> None:
 @pytest.mark.parametrize("how", ["before", "after", "crash"])
 def test_a_failure_at_every_step_leaves_old_or_new(tmp_path: Path, how: Any, no_pauses: list[float]) -> None:
     old, new = folder(tmp_path / "old", FILES), folder(tmp_path / "new", {**FILES, "number": b"2"})
-    for step in range(1, 200):
+    for step in range(1, 200, STRIDE):
         bare = MemoryStore(max_workers=1)
         store = GuardedStore(bare)
         first = registry.register_model(store, None, "churn", old).version
