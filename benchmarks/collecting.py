@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.memory import Watch
-from benchmarks.server import Target
 from mltrack_tasks import layout
 from mltrack_tasks.collecting.collect import GarbageReport, collect_garbage
 from mltrack_tasks.digest import is_digest
@@ -77,7 +76,7 @@ class WastedStore(SyntheticStore):
         return super()._ref(number - number % 2)
 
 
-def run(target: Target) -> bool:
+def run() -> bool:
     """Print what a collection costs; True if memory is bounded, the rest linear, and a kill costs little."""
     print("collecting half of a synthetic store (no server): requests, peak of anonymous memory")
     found = [_measure(size) for size in SIZES]

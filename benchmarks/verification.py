@@ -13,7 +13,6 @@ import time
 from typing import Any
 
 from benchmarks.memory import Watch
-from benchmarks.server import Target
 
 SIZES = (100_000, 1_000_000)
 BAD = 10_000
@@ -24,7 +23,7 @@ GROWTH_BARS = {"requests": 10.5, "cpu": 13.0}
 """For ten times the blobs. Requests can be counted; of CPU, other programs and a deeper table take some."""
 
 
-def run(target: Target) -> bool:
+def run() -> bool:
     """Print what each level costs; True if memory is bounded and the rest is linear."""
     print("verifying a synthetic store (no server): requests, peak of anonymous memory above the imports")
     met = True
