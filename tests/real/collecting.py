@@ -23,8 +23,8 @@ from mltrack_tasks.stores import open_s3
 from mltrack_tasks.stores.base import Stat, Store, WrapperStore
 from mltrack_tasks.stores.s3_settings import S3Settings
 
-DAY = 6.0
-"""[s] that count as a day."""
+DAY = 12.0
+"""[s] that count as a day. Promises of time hold as long as a request takes much less than half a day."""
 RECENT = 3 * DAY
 """[s] for which a content that was new once is used again: it is garbage by then, if nobody stored it."""
 _ZERO = datetime.now(UTC) - timedelta(hours=1)

@@ -19,7 +19,7 @@ from tests.floor3 import invariants
 from tests.real import collecting
 from tests.real.collecting import DAY, HastyStore, quiet
 
-ROUNDS = 3
+ROUNDS = 2
 WRITERS, COLLECTORS = 4, 2
 
 
