@@ -34,7 +34,7 @@ _TURNS_LOCK = Lock()
 _MD5 = re.compile(r'"?([0-9a-f]{32}(?:-[1-9][0-9]*)?)"?')
 
 
-class Verdict(Enum):
+class Presence(Enum):
     """What a look at an object says about its bytes."""
 
     PRESENT = "present"
@@ -42,26 +42,26 @@ class Verdict(Enum):
     UNKNOWN = "unknown"
 
 
-def judge(stat: Stat, source: Source) -> Verdict:
+def judge(stat: Stat, source: Source) -> Presence:
     """Compare what the store says of an object with the bytes that should be there.
 
     The store's own SHA-256 of the whole decides. A composite over our parts, or where there is no SHA-256 an
     MD5 ETag, can only confirm: another tool's parts, or encryption with KMS, make another one.
     """
     if stat.size != source.size:
-        return Verdict.DAMAGED
+        return Presence.DAMAGED
     if stat.sha256 is not None:
         return _equal(stat.sha256, source.digest)
     if stat.composite is not None:
         # One over other parts, though as many, is another: a difference is a reason to read, not a proof.
         as_many = _parts(stat.composite) == _parts_of(source.size)
-        return Verdict.PRESENT if as_many and stat.composite == source.composite() else Verdict.UNKNOWN
+        return Presence.PRESENT if as_many and stat.composite == source.composite() else Presence.UNKNOWN
     plain = plain_md5(stat.etag)
     if not plain:
-        return Verdict.UNKNOWN
+        return Presence.UNKNOWN
     expected = source.multipart_etag() if "-" in plain else source.md5()
     # Another kind of ETag (KMS) can look like an MD5.
-    return Verdict.PRESENT if plain == expected else Verdict.UNKNOWN
+    return Presence.PRESENT if plain == expected else Presence.UNKNOWN
 
 
 def write_blob(
@@ -211,16 +211,16 @@ def _parts_of(size: int) -> int:
     return -(-size // part_size_for(size)) if size > SINGLE_PUT_LIMIT else 0
 
 
-def _equal(found: str, expected: str) -> Verdict:
-    return Verdict.PRESENT if found == expected else Verdict.DAMAGED
+def _equal(found: str, expected: str) -> Presence:
+    return Presence.PRESENT if found == expected else Presence.DAMAGED
 
 
 def _is_intact(store: Store, stat: Stat, source: Source) -> bool:
     verdict = judge(stat, source)
-    if verdict is Verdict.UNKNOWN and not stat.archived:
+    if verdict is Presence.UNKNOWN and not stat.archived:
         store.evict(stat.key)  # what the store holds is in question, not what a cache does
         verdict = _equal(hash_object(store, stat), source.digest)
-    return verdict is not Verdict.DAMAGED
+    return verdict is not Presence.DAMAGED
 
 
 def _require_readable(store: Store, stat: Stat, accept_archived: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mltrack_tasks import layout
-from mltrack_tasks.blobs import Verdict, damaged, hash_object, plain_md5
+from mltrack_tasks.blobs import Presence, damaged, hash_object, plain_md5
 from mltrack_tasks.digest import part_size_for
 from mltrack_tasks.errors import IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.recordstore import read_record
@@ -32,7 +32,7 @@ def copy_blob(store: Store, digest: str, format: str, size: int, target: str) ->
     for _ in range(COPY_TRIES):
         verdict, more = job.judge(job.copy())
         read += more
-        if verdict is Verdict.PRESENT:
+        if verdict is Presence.PRESENT:
             return read
         read += job.require_source()
     raise IntegrityError(
@@ -81,26 +81,26 @@ class _Copying:
                 raise damaged(self.store, self.key) from error
             raise
 
-    def judge(self, copied: Stat) -> tuple[Verdict, int]:
+    def judge(self, copied: Stat) -> tuple[Presence, int]:
         """Say whether the copy is right: by what was said while copying, by a HEAD, by its bytes, in turn."""
         verdict = self._account(copied)
-        if verdict is not Verdict.UNKNOWN:
+        if verdict is not Presence.UNKNOWN:
             return verdict, 0
         found = self.store.head(self.target, checksum=True)
         if found is None or found.size != self.size:
-            return Verdict.DAMAGED, 0
+            return Presence.DAMAGED, 0
         verdict = self._account(found)
-        if verdict is not Verdict.UNKNOWN:
+        if verdict is not Presence.UNKNOWN:
             return verdict, 0
-        return (Verdict.PRESENT, 0) if self._has_etag_of_source(found) else self._read(found)
+        return (Presence.PRESENT, 0) if self._has_etag_of_source(found) else self._read(found)
 
     def holds(self) -> bool:
         found = self.store.head(self.target, checksum=True)
         if found is None or found.size != self.size or found.archived:
             return False
         verdict = self._account(found)
-        if verdict is not Verdict.UNKNOWN:
-            return verdict is Verdict.PRESENT
+        if verdict is not Presence.UNKNOWN:
+            return verdict is Presence.PRESENT
         if found.composite is not None and noted_composite(self.store, self.digest, self.size) is not None:
             return False  # over other parts than ours, or over other bytes
         return plain_md5(found.etag) is None or self._has_etag_of_source(found)
@@ -110,19 +110,19 @@ class _Copying:
         stat = self.store.head(self.key, checksum=True)
         if stat is None:
             raise NotFoundError(f"{self.key} is not in {self.store.location}.", details={"key": self.key})
-        verdict = Verdict.DAMAGED if stat.size != self.size else _compare(stat.sha256, self.digest)
+        verdict = Presence.DAMAGED if stat.size != self.size else _compare(stat.sha256, self.digest)
         read = 0
-        if verdict is Verdict.UNKNOWN:
+        if verdict is Presence.UNKNOWN:
             verdict, read = self._read(stat)
-        if verdict is Verdict.DAMAGED:
+        if verdict is Presence.DAMAGED:
             raise damaged(self.store, self.key)
         return read
 
-    def _account(self, stat: Stat) -> Verdict:
+    def _account(self, stat: Stat) -> Presence:
         if stat.composite is not None and stat.composite == noted_composite(
             self.store, self.digest, self.size
         ):
-            return Verdict.PRESENT
+            return Presence.PRESENT
         return _compare(stat.sha256, self.digest)
 
     def _has_etag_of_source(self, copied: Stat) -> bool:
@@ -132,15 +132,15 @@ class _Copying:
         source = self.store.head(self.key)
         return source is not None and source.size == self.size and plain_md5(source.etag) == plain
 
-    def _read(self, stat: Stat) -> tuple[Verdict, int]:
+    def _read(self, stat: Stat) -> tuple[Presence, int]:
         self.store.evict(stat.key)  # what the store holds is in question, not what a cache does
         verdict = _compare(hash_object(self.store, stat), self.digest)
-        if verdict is Verdict.DAMAGED:
+        if verdict is Presence.DAMAGED:
             self.store.evict(stat.key)
         return verdict, stat.size
 
 
-def _compare(sha256: str | None, digest: str) -> Verdict:
+def _compare(sha256: str | None, digest: str) -> Presence:
     if sha256 is None:
-        return Verdict.UNKNOWN
-    return Verdict.PRESENT if sha256 == digest else Verdict.DAMAGED
+        return Presence.UNKNOWN
+    return Presence.PRESENT if sha256 == digest else Presence.DAMAGED

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mltrack_tasks.picklemodels import BY_LAMBDA, has_lambda_text
-from mltrack_tasks.pickleops import Verdict, has_magic, walk
+from mltrack_tasks.pickleops import Opinion, has_magic, walk
 
 HEAD, MORE = 4 << 10, 1 << 20
 """[bytes] of a zip's member, or out of a compressed file, that are looked at: first, and if in doubt."""
@@ -157,7 +157,7 @@ def reason_of(
 
 
 def _of_opcodes(stream: BinaryIO, size: int, cut: bool, most: float) -> str | None:
-    return None if walk(stream, size, cut=cut, most=most) is Verdict.NO else BY_OPCODES
+    return None if walk(stream, size, cut=cut, most=most) is Opinion.NO else BY_OPCODES
 
 
 def _of_expanded(data: bytes, cut: bool, most: float) -> str | None:
@@ -267,7 +267,7 @@ def payload(data: bytes, most: int) -> bytes:
     """
     decoder = _decoder(data)
     if decoder is not None:
-        if walk(io.BytesIO(data), len(data)) is not Verdict.NO:
+        if walk(io.BytesIO(data), len(data)) is not Opinion.NO:
             raise ValueError("it is a pickle as well as compressed")
         try:
             data = _feed(decoder, data, most + 1)

@@ -40,7 +40,7 @@ _LINES = {
 _NAME = re.compile(rb"[\w.\x80-\xff-]+")
 
 
-class Verdict(Enum):
+class Opinion(Enum):
     """What the opcodes say."""
 
     NO = "no"
@@ -161,7 +161,7 @@ class _Walk:
             self.found = True
 
 
-def walk(stream: BinaryIO, size: int, *, cut: bool = False, most: float = math.inf) -> Verdict:
+def walk(stream: BinaryIO, size: int, *, cut: bool = False, most: float = math.inf) -> Opinion:
     """Follow the opcodes from the start of a seekable stream of ``size`` bytes.
 
     ``cut``: there is more than the stream has, at ``most`` so many bytes in all, so that its end does not
@@ -175,8 +175,8 @@ def walk(stream: BinaryIO, size: int, *, cut: bool = False, most: float = math.i
     except _StuckError:
         pass
     except _UnfinishedError:
-        return Verdict.YES if state.found else Verdict.UNFINISHED
-    return Verdict.YES if state.found else Verdict.NO
+        return Opinion.YES if state.found else Opinion.UNFINISHED
+    return Opinion.YES if state.found else Opinion.NO
 
 
 def has_magic(head: bytes) -> bool:

@@ -40,7 +40,7 @@ _INSTEAD_OF_ARCHIVE = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Objection:
     """What is wrong with a rule: ``refused`` if the store would break, otherwise it only costs."""
 
     rule: str
@@ -52,7 +52,7 @@ class Verdict:
         return f"The lifecycle rule {self.rule!r} {self.reason}. {self.instead}".strip()
 
 
-def judge(rule: Mapping[str, Any], root: str, *, accept_archived: bool = False) -> Iterator[Verdict]:
+def judge(rule: Mapping[str, Any], root: str, *, accept_archived: bool = False) -> Iterator[Objection]:
     """Judge one rule of a lifecycle by what it does to the store whose keys begin with ``root``."""
     name = str(rule.get("ID") or rule.get("Id") or "(without id)")
     scope = _scope(rule)
@@ -60,34 +60,34 @@ def judge(rule: Mapping[str, Any], root: str, *, accept_archived: bool = False) 
         return
     expiration = rule.get("Expiration") or {}
     if "Days" in expiration or "Date" in expiration:
-        yield Verdict(name, True, _EXPIRES, _INSTEAD_OF_EXPIRY)
+        yield Objection(name, True, _EXPIRES, _INSTEAD_OF_EXPIRY)
     only_blobs = scope.startswith(f"{root}data/")
     for move in rule.get("Transitions") or ():
         yield from _judge_move(name, move, only_blobs, accept_archived)
     for move in rule.get("NoncurrentVersionTransitions") or ():
         if move.get("StorageClass") in ARCHIVES:
-            yield Verdict(name, False, "archives earlier versions: undo_collection must wait for a restore")
+            yield Objection(name, False, "archives earlier versions: undo_collection must wait for a restore")
     stay = (rule.get("NoncurrentVersionExpiration") or {}).get("NoncurrentDays")
     if stay is not None and stay < SHORT_UNDO:
-        yield Verdict(name, False, f"keeps what was deleted for {stay} days only: then nothing can undo it")
+        yield Objection(name, False, f"keeps what was deleted for {stay} days only: then nothing can undo it")
     begun = (rule.get("AbortIncompleteMultipartUpload") or {}).get("DaysAfterInitiation")
     if begun is not None and begun < 2:
-        yield Verdict(name, False, "drops uploads that a slow line may still be sending")
+        yield Objection(name, False, "drops uploads that a slow line may still be sending")
 
 
-def _judge_move(name: str, move: Mapping[str, Any], only_blobs: bool, accepted: bool) -> Iterator[Verdict]:
+def _judge_move(name: str, move: Mapping[str, Any], only_blobs: bool, accepted: bool) -> Iterator[Objection]:
     to = str(move.get("StorageClass"))
     if to in ARCHIVES and not only_blobs:
-        yield Verdict(name, True, _ARCHIVES_RECORDS, _INSTEAD_OF_ARCHIVE)
+        yield Objection(name, True, _ARCHIVES_RECORDS, _INSTEAD_OF_ARCHIVE)
     elif to in ARCHIVES and not accepted:
-        yield Verdict(name, True, _ARCHIVES_BLOBS, _INSTEAD_OF_ARCHIVE)
+        yield Objection(name, True, _ARCHIVES_BLOBS, _INSTEAD_OF_ARCHIVE)
     elif to in ARCHIVES:
-        yield Verdict(name, False, "archives blobs: reading one is an ArchivedError until restore_data")
+        yield Objection(name, False, "archives blobs: reading one is an ArchivedError until restore_data")
     if to == "ONEZONE_IA":
-        yield Verdict(name, False, "keeps objects in one zone: what is lost there is lost")
+        yield Objection(name, False, "keeps objects in one zone: what is lost there is lost")
     if to in MINIMUM_STAY:
         said = f"moves objects to {to}: {MINIMUM_STAY[to]} days are billed at least"
-        yield Verdict(name, False, f"{said}, and small ones as {SMALL // 1024} KiB" if "IA" in to else said)
+        yield Objection(name, False, f"{said}, and small ones as {SMALL // 1024} KiB" if "IA" in to else said)
 
 
 def _scope(rule: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mltrack_tasks.bucket.judging import ARCHIVES, SMALL, Verdict, judge
+from mltrack_tasks.bucket.judging import ARCHIVES, SMALL, Objection, judge
 from mltrack_tasks.bucket.naming import root_of, rule_base
 from mltrack_tasks.bucket.settings import ArchiveTiers, CloudTrail, Lifecycle, Notifications, Replication
 from mltrack_tasks.errors import InvalidInputError
@@ -13,7 +13,7 @@ from mltrack_tasks.errors import InvalidInputError
 Rule = dict[str, Any]
 
 
-def lifecycle_rules(wish: Lifecycle, prefix: str) -> tuple[list[Rule], list[Verdict]]:
+def lifecycle_rules(wish: Lifecycle, prefix: str) -> tuple[list[Rule], list[Objection]]:
     """Write the rules of a wish -> (rules, warnings); InvalidInputError for what would break the store."""
     made = [*_versions(wish, prefix), *_moves(wish, prefix)]
     base = rule_base(prefix)

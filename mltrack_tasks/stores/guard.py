@@ -33,9 +33,9 @@ _OWN_OF_REPLICA = (REPLICA_FOLDER, "audits/", layout.CATALOG, ".probe/")
 class GuardedStore(WrapperStore):
     """Checks the format before the first read, and makes sure of format and server before the first write.
 
-    Raises FormatError for a store of a newer format, InvalidInputError for a prefix inside another store and
-    for writing to a replica, AccessError for a server that ignores ``If-None-Match``: there, racing writers
-    overwrite each other.
+    Raises FormatError for a store of a newer format, InvalidInputError for a prefix inside another store,
+    ConflictError for writing to a replica, AccessError for a server that ignores ``If-None-Match``: there,
+    racing writers overwrite each other.
     """
 
     def __init__(self, inner: Store) -> None:
@@ -128,7 +128,7 @@ class GuardedStore(WrapperStore):
         if self.replica_ended():
             self._replica_of = None  # for good: nothing makes it a replica again
             return
-        raise InvalidInputError(
+        raise ConflictError(
             f"{self.location} is a replica of the store {self._replica_of}: only replicate_store writes to "
             "it. Write to that store; if it is lost, end_replication makes this one a store of its own.",
             details={"replica_of": self._replica_of},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mltrack_tasks import events
-from mltrack_tasks.blobs import Verdict, judge
+from mltrack_tasks.blobs import Presence, judge
 from mltrack_tasks.content import retrieve_data, store_data
 from mltrack_tasks.digest import PART_SIZE, MiB, sha256_hex
 from mltrack_tasks.errors import ArchivedError, IntegrityError, InvalidInputError, TransientError
@@ -127,23 +127,23 @@ MD5 = hashlib.md5(SMALL, usedforsecurity=False).hexdigest()
 @pytest.mark.parametrize(
     ("stat", "verdict"),
     [
-        ({"etag": f'"{MD5}"'}, Verdict.PRESENT),
-        ({"etag": MD5}, Verdict.PRESENT),
-        ({"etag": '"' + "0" * 32 + '"'}, Verdict.UNKNOWN),  # encrypted with KMS, or damaged
-        ({"etag": '"' + "0" * 32 + '-1"'}, Verdict.UNKNOWN),
-        ({"etag": '"' + "0" * 32 + '-0"'}, Verdict.UNKNOWN),
-        ({"etag": '"d41d8cd98f00b204e9800998ecf8427e-"'}, Verdict.UNKNOWN),
-        ({"etag": '"0x8DC"'}, Verdict.UNKNOWN),
-        ({"etag": ""}, Verdict.UNKNOWN),
-        ({"etag": None}, Verdict.UNKNOWN),
-        ({"etag": None, "sha256": sha256_hex(SMALL)}, Verdict.PRESENT),
-        ({"etag": f'"{MD5}"', "sha256": "0" * 64}, Verdict.DAMAGED),
-        ({"etag": f'"{MD5}"', "size": 3}, Verdict.DAMAGED),
-        ({"etag": None, "composite": "A" * 43 + "=-1"}, Verdict.UNKNOWN),
-        ({"etag": None, "composite": "A" * 43 + "=-7"}, Verdict.UNKNOWN),
+        ({"etag": f'"{MD5}"'}, Presence.PRESENT),
+        ({"etag": MD5}, Presence.PRESENT),
+        ({"etag": '"' + "0" * 32 + '"'}, Presence.UNKNOWN),  # encrypted with KMS, or damaged
+        ({"etag": '"' + "0" * 32 + '-1"'}, Presence.UNKNOWN),
+        ({"etag": '"' + "0" * 32 + '-0"'}, Presence.UNKNOWN),
+        ({"etag": '"d41d8cd98f00b204e9800998ecf8427e-"'}, Presence.UNKNOWN),
+        ({"etag": '"0x8DC"'}, Presence.UNKNOWN),
+        ({"etag": ""}, Presence.UNKNOWN),
+        ({"etag": None}, Presence.UNKNOWN),
+        ({"etag": None, "sha256": sha256_hex(SMALL)}, Presence.PRESENT),
+        ({"etag": f'"{MD5}"', "sha256": "0" * 64}, Presence.DAMAGED),
+        ({"etag": f'"{MD5}"', "size": 3}, Presence.DAMAGED),
+        ({"etag": None, "composite": "A" * 43 + "=-1"}, Presence.UNKNOWN),
+        ({"etag": None, "composite": "A" * 43 + "=-7"}, Presence.UNKNOWN),
     ],
 )
-def test_what_a_look_says(stat: dict[str, Any], verdict: Verdict) -> None:
+def test_what_a_look_says(stat: dict[str, Any], verdict: Presence) -> None:
     found = Stat(**{"key": "k", "size": len(SMALL), "modified": WHEN, **stat})
     assert judge(found, BytesSource(SMALL)) is verdict
 
@@ -151,8 +151,8 @@ def test_what_a_look_says(stat: dict[str, Any], verdict: Verdict) -> None:
 def test_a_composite_over_our_own_parts_proves_the_bytes(small_parts: None) -> None:
     source = BytesSource(LARGE)
     ours = Stat("k", len(LARGE), None, WHEN, composite=source.composite())
-    assert judge(ours, source) is Verdict.PRESENT
-    assert judge(ours, BytesSource(LARGE[::-1])) is not Verdict.PRESENT
+    assert judge(ours, source) is Presence.PRESENT
+    assert judge(ours, BytesSource(LARGE[::-1])) is not Presence.PRESENT
     assert 16 * MiB == PART_SIZE  # what a blob in parts is compared by: never to change
 
 

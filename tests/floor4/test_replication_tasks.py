@@ -9,7 +9,7 @@ from prefect import flow
 
 from flows.replicate_store import replicate_store as replicate_flow
 from mltrack_tasks import (
-    InvalidInputError,
+    ConflictError,
     PartialTransferError,
     ReplicationReport,
     end_replication,
@@ -28,7 +28,7 @@ def test_a_flow_that_keeps_a_replica(tmp_path: Path) -> None:
         ref = store_data(b"kept twice", "kept", store=here)
         first = replicate_store.submit(there, store=here).result()
         assert retrieve_data(ref, store=there) == b"kept twice"
-        with pytest.raises(InvalidInputError, match="replica"):
+        with pytest.raises(ConflictError, match="replica"):
             store_data.fn(b"other", "other", store=there)
         return first, replicate_flow(there, dry_run=True, store=here)
 
