@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -19,26 +18,15 @@ from typing import Any
 import pytest
 
 import mltrack_tasks
+from tests.wheels import build_wheel
 
 ROOT = Path(__file__).parent.parent
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "mltrack_tasks", "flows", "deployments")
 HEAVY = ("boto3", "botocore", "duckdb", "mlflow", "numpy", "obstore", "pandas", "prefect", "pyarrow")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    """The wheel, built from a copy: setuptools leaves its traces beside the sources."""
-    copy = tmp_path_factory.mktemp("sources")
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, copy / name)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "out", "."]
-    built = subprocess.run(command, cwd=copy, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
-    (path,) = (copy / "out").glob("*.whl")
-    with zipfile.ZipFile(path) as opened:
+    with zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("sources"))) as opened:
         yield opened
 
 

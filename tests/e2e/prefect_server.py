@@ -25,6 +25,11 @@ from tests.servers.process import clean_environment, free_ports, running
 ROOT = Path(__file__).parents[2]
 BUSY = 30
 """[s] for which a server may say that it is busy."""
+SERVING = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # A schedule that was made anew is planned once a minute otherwise.
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
+}
 LACKING = """
 import sys
 
@@ -46,20 +51,21 @@ class PrefectServer:
     home: Path
     environment: Mapping[str, str]
 
-    def ask(self, path: str, body: Any = None) -> Any:
-        """GET, or POST ``body``, a path of the API -> its JSON.
+    def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        """GET, or POST ``body`` (or do ``method``), a path of the API -> its JSON; None if it says nothing.
 
         A server whose database is busy with another writer answers 503 and has done nothing: it is asked
         again, as Prefect's own client does.
         """
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.api_url}/{path}", data, headers)
+        request = urllib.request.Request(f"{self.api_url}/{path}", data, headers, method=method)
         deadline = time.monotonic() + BUSY
         while True:
             try:
                 with _open(request) as answer:
-                    return json.load(answer)
+                    said = answer.read()
+                    return json.loads(said) if said else None
             except urllib.error.HTTPError as error:
                 if error.code != 503 or time.monotonic() > deadline:
                     raise
@@ -83,7 +89,7 @@ class PrefectServer:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
 
@@ -108,9 +114,7 @@ def serve(home: Path) -> Iterator[PrefectServer]:
     lacking = home / "lacking"
     lacking.mkdir(parents=True)
     (lacking / "sitecustomize.py").write_text(LACKING, encoding="utf-8")
-    environment = _environment(
-        home / "server", PYTHONPATH=str(lacking), PREFECT_SERVER_ANALYTICS_ENABLED="false"
-    )
+    environment = _environment(home / "server", PYTHONPATH=str(lacking), **SERVING)
     server = PrefectServer(f"http://127.0.0.1:{port}/api", home, environment)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with running("prefect", command, home / "server.log", environment) as child:
@@ -133,4 +137,4 @@ def _healthy(server: PrefectServer) -> bool:
 
 
 def _open(request: urllib.request.Request) -> Any:
-    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30)
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=90)
