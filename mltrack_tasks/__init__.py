@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.blocks import MLTrackStore as MLTrackStore
     from mltrack_tasks.bucket.report import BucketReport as BucketReport
     from mltrack_tasks.bucket.settings import BucketSettings as BucketSettings
+    from mltrack_tasks.caching import BY_DIGEST as BY_DIGEST
     from mltrack_tasks.captured import CapturedRun as CapturedRun
     from mltrack_tasks.capturing import capture as capture
     from mltrack_tasks.capturing import current_capture as current_capture
@@ -128,6 +129,7 @@ _HOMES = {
     "blocks": ("MLTrackStore",),
     "bucket.report": ("BucketReport",),
     "bucket.settings": ("BucketSettings",),
+    "caching": ("BY_DIGEST",),
     "captured": ("CapturedRun",),
     "capturing": ("capture", "current_capture"),
     "collecting.collect": ("GarbageReport",),

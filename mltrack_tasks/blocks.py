@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from functools import lru_cache
 from typing import Any, Literal
 
-from prefect.blocks.core import Block, schema_extra
+from prefect.blocks.core import schema_extra
+from prefect.filesystems import WritableFileSystem
 from prefect_aws import AwsCredentials, MinIOCredentials
 from pydantic import (
     ConfigDict,
@@ -21,6 +23,7 @@ from pydantic import (
 
 from mltrack_tasks.credentials import check_endpoint, keys_of, refuse_unknown, verification_of
 from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.resultfiles import read_result, write_result
 from mltrack_tasks.stores import DEFAULT_CACHE_BYTES, Store, open_directory, open_s3
 from mltrack_tasks.stores.files import checked_path
 from mltrack_tasks.stores.s3_settings import S3Settings
@@ -42,9 +45,12 @@ def _schema(schema: dict[str, Any], model: Any) -> None:
     schema["required"] = ["max_workers"]
 
 
-class MLTrackStore(Block):
+class MLTrackStore(WritableFileSystem):
     """
     Where data, runs and models are kept: a prefix of an S3 bucket, or a directory with the same layout.
+
+    Saved, it is a place for results, too: `@flow(result_storage="mltrack-store/BLOCK_NAME")`. Equal results
+    are stored once, and found by whoever shares the store.
 
     Example:
         Load a stored block and give it to a task:
@@ -188,6 +194,23 @@ class MLTrackStore(Block):
                 cache_max_bytes=self.cache_max_bytes,
             )
         return _open_shared(self._settings(), self.cache_dir, self.cache_max_bytes, _surroundings())
+
+    # Prefect calls the first two where a flow is not async; to its base class they are async twins.
+    def read_path(self, path: str, *, _sync: bool = True) -> bytes:  # type: ignore[override]
+        """Read what Prefect keeps under ``path``. Raises NotFoundError if that is nothing."""
+        return read_result(self.open(), path)
+
+    def write_path(self, path: str, content: bytes, *, _sync: bool = True) -> None:  # type: ignore[override]
+        """Keep what Prefect writes under ``path``; equal results are one blob."""
+        write_result(self.open(), path, content)
+
+    async def aread_path(self, path: str) -> bytes:
+        """As ``read_path``, while the event loop goes on."""
+        return await asyncio.to_thread(self.read_path, path)
+
+    async def awrite_path(self, path: str, content: bytes) -> None:
+        """As ``write_path``, while the event loop goes on."""
+        await asyncio.to_thread(self.write_path, path, content)
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         """What repr, str and rich show: session tokens and role policies are no SecretStr, so no fields."""

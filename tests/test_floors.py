@@ -130,6 +130,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "run_inputs",
                 "manifests",
                 "content",
+                "resultfiles",
                 "runlog",
                 "snapshots",
                 "catalog",
@@ -221,7 +222,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         frozenset({"prefect", "prefect_aws", "pydantic", "httpx"}),
         (
             *("credentials", "blocks", "resolve", "tasking", "artifacts", "transfers", "capturing"),
-            *("forms", "runlinks", "starting", "tasks.arrivals"),
+            *("forms", "runlinks", "starting", "caching", "tasks.arrivals"),
             *("calls", "promotiontext", "promoted", "transactions", "tasks.registry"),
             *(
                 "tasks",

@@ -132,7 +132,7 @@ def public_names() -> Iterator[str]:
     yield "# values"
     for name in mltrack_tasks.__all__:
         thing = getattr(mltrack_tasks, name)
-        if dataclasses.is_dataclass(thing):
+        if isinstance(thing, type) and dataclasses.is_dataclass(thing):
             yield signature(name, thing).removesuffix(" -> None")
     yield "# fields of the block"
     for name, field in MLTrackStore.model_fields.items():
