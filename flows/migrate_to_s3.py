@@ -85,7 +85,7 @@ def migrate_to_s3(
             for doomed in done.finished.deletions:
                 done.deleted.append(tasks.delete_local_batch(doomed, origin=origin, store=into))
             transfer.finish()
-    told = render_migration(plan, done, dry_run=dry_run, seconds=time.monotonic() - began)
+    told = render_migration(plan, done, dry_run=dry_run, began=began, store=into)
     return completed(told, told.summary())
 
 

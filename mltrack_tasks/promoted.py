@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mltrack_tasks.artifacts import markdown, plain
 from mltrack_tasks.errors import GateError
+from mltrack_tasks.modelkeys import promoted_folder
+from mltrack_tasks.objectlinks import links
 from mltrack_tasks.promotions import Promotion
 from mltrack_tasks.promotiontext import compared, refused
 from mltrack_tasks.registry.aliases import current_promotion
@@ -51,7 +53,8 @@ def _show(store: Store, done: Promotion) -> None:
     if done.previous is not None:
         before = described(store, read_version(store, done.model, done.previous))
     what = f"Promotion {done.number} of {plain(done.model)} {done.version} as {plain(done.alias)}"
-    markdown("mltrack-promotion", compared(done, version, before) + footer(), what)
+    files = links(store, [promoted_folder(done.model, done.version)])
+    markdown("mltrack-promotion", compared(done, version, before) + files + footer(), what)
 
 
 def _say_if_superseded(store: Store, done: Promotion) -> None:

@@ -10,15 +10,20 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
+from mltrack_tasks import migrations
 from mltrack_tasks.artifacts import create_progress, markdown, plain, show_progress, table
+from mltrack_tasks.blocks import MLTrackStore
 from mltrack_tasks.chart import human_bytes
 from mltrack_tasks.errors import FormatError, InvalidInputError, MLTrackError
 from mltrack_tasks.events import PROGRESS, Event, Observe
+from mltrack_tasks.layout import manifest_key
 from mltrack_tasks.migration.deletion import check_age
 from mltrack_tasks.migration.download import RestorePlan, RestoreReport, report_restore
 from mltrack_tasks.migration.planning import Plan
 from mltrack_tasks.migration.report import MigrationReport, Outcome, figures_of, require_complete, stopped
 from mltrack_tasks.migration.restoring import Restored
+from mltrack_tasks.objectlinks import links
+from mltrack_tasks.resolve import open_store
 from mltrack_tasks.runlinks import footer
 from mltrack_tasks.stores.files import checked_path
 from mltrack_tasks.tasking import report, run_logger
@@ -132,13 +137,17 @@ def in_container() -> bool:
     return bool(kinds) and kinds[-1] in LAYERED
 
 
-def render_migration(plan: Plan, outcome: Outcome, *, dry_run: bool, seconds: float) -> MigrationReport:
+def render_migration(
+    plan: Plan, outcome: Outcome, *, dry_run: bool, began: float, store: MLTrackStore | str | None = None
+) -> MigrationReport:
     """Show a migration's figures as the artifacts ``mltrack-migration`` and ``mltrack-migration-report``.
 
+    ``began`` is what ``time.monotonic()`` said; the report ends with links to the records in ``store``.
     Raises PartialTransferError, when they are shown, if something could not be stored as it is now.
     """
-    done = figures_of(plan, outcome, dry_run=dry_run, seconds=seconds)
-    _show(done, done.summary())
+    done = figures_of(plan, outcome, dry_run=dry_run, seconds=time.monotonic() - began)
+    keys = _records(outcome)
+    _show(done, done.summary(), links(open_store(store), keys, "Records") if keys else "")
     return require_complete(done)
 
 
@@ -171,10 +180,20 @@ def render_restore(
     return done
 
 
-def _show(done: MigrationReport, summary: str) -> None:
+def _records(outcome: Outcome) -> list[str]:
+    """Keys of what a migration has written for people to look at: its manifest, and those of its runs."""
+    if outcome.finished is None:
+        return []
+    done = outcome.finished.manifest
+    runs = [manifest_key(run.run_id, run.revision) for part in outcome.written for run in part.runs]
+    return [migrations.manifest_key(done.migration, done.number), *runs]
+
+
+def _show(done: MigrationReport, summary: str, records: str = "") -> None:
     where = f"{_shown(done.local_path)} as {_shown(done.migration)}"
     table("mltrack-migration", done.rows(), f"{'Plan for' if done.dry_run else 'Migration of'} {where}")
-    markdown("mltrack-migration-report", _told(done, summary), f"Migration of {where}")
+    told = _told(done, summary) + records + footer()
+    markdown("mltrack-migration-report", told, f"Migration of {where}")
     run_logger().info("%s: %s", done.migration, summary)
 
 
@@ -192,7 +211,7 @@ def _told(done: MigrationReport, summary: str) -> str:
             if len(items) > _SHOWN:
                 lines.append(f"| and {len(items) - _SHOWN:,} more | |")
             lines.append("")
-    return "\n".join(lines) + footer()
+    return "\n".join(lines)
 
 
 def _shown(text: str) -> str:

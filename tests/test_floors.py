@@ -222,7 +222,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         frozenset({"prefect", "prefect_aws", "pydantic", "httpx"}),
         (
             *("credentials", "blocks", "resolve", "tasking", "artifacts", "transfers", "capturing"),
-            *("forms", "runlinks", "starting", "caching", "tasks.arrivals"),
+            *("forms", "runlinks", "starting", "caching", "objectlinks", "assets", "tasks.arrivals"),
             *("calls", "promotiontext", "promoted", "transactions", "tasks.registry"),
             *(
                 "tasks",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mltrack_tasks import content
+from mltrack_tasks.assets import made, used
 from mltrack_tasks.blocks import MLTrackStore
 from mltrack_tasks.records import NamedData
 from mltrack_tasks.refs import DataRef
@@ -32,9 +33,10 @@ def store_data(
     would not come back exactly as it is (the message names value, column and dtype), and for a DataFrame that
     is to be compressed: Parquet is, inside.
     """
+    opened = open_store(store)
     with recorded():
-        return content.store_data(
-            open_store(store),
+        ref = content.store_data(
+            opened,
             data,
             name,
             metadata=metadata,
@@ -42,6 +44,7 @@ def store_data(
             compress=compress,
             observe=report,
         )
+    return made(opened, ref.storage_path, ref, name=name)
 
 
 @mltrack_task
@@ -59,9 +62,10 @@ def store_file(
     ``storage_class`` and ``compress`` as for ``store_data``. Raises SourceChangedError if the file changes
     while it is read; nothing is stored under a false digest.
     """
+    opened = open_store(store)
     with recorded():
-        return content.store_file(
-            open_store(store),
+        ref = content.store_file(
+            opened,
             path,
             name,
             metadata=metadata,
@@ -69,6 +73,7 @@ def store_file(
             compress=compress,
             observe=report,
         )
+    return made(opened, ref.storage_path, ref, name=ref.name or str(ref))
 
 
 @mltrack_task
@@ -77,7 +82,10 @@ def retrieve_data(ref: DataRef | str, *, store: MLTrackStore | str | None = None
 
     Raises NotFoundError, IntegrityError if the bytes are damaged, ArchivedError if they must be restored.
     """
-    return content.retrieve_data(open_store(store), ref)
+    opened = open_store(store)
+    found = content.resolve_ref(opened, ref)
+    used(opened, found.storage_path)
+    return content.retrieve_data(opened, found)
 
 
 @mltrack_task
@@ -86,7 +94,10 @@ def retrieve_file(ref: DataRef | str, path: str | Path, *, store: MLTrackStore |
 
     A compressed blob is unpacked. A file with these bytes is left alone; one with others is a ConflictError.
     """
-    return content.retrieve_file(open_store(store), ref, path)
+    opened = open_store(store)
+    found = content.resolve_ref(opened, ref)
+    used(opened, found.storage_path)
+    return content.retrieve_file(opened, found, path)
 
 
 @mltrack_task

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mltrack_tasks import migration as operations
 from mltrack_tasks.artifacts import Progress
+from mltrack_tasks.assets import made
 from mltrack_tasks.blocks import MLTrackStore
 from mltrack_tasks.migration.deletion import DeleteBatch, Deleted
 from mltrack_tasks.migration.download import RestoreBatch, RestorePlan
@@ -24,6 +25,7 @@ from mltrack_tasks.migration.runmanifests import RunBatch, Written
 from mltrack_tasks.migration.runplan import RunPlan
 from mltrack_tasks.migration.scan import Scan
 from mltrack_tasks.migration.uploading import Uploaded
+from mltrack_tasks.migrations import manifest_key
 from mltrack_tasks.plan import Batch
 from mltrack_tasks.resolve import open_store
 from mltrack_tasks.tasking import mltrack_task, recorded, report, run_logger, transfer_slot
@@ -186,15 +188,18 @@ def finish_migration(
     ``models`` is what ``write_models`` gave; without it, what was known of registered models stays so.
     Emits ``mltrack.migration.completed``.
     """
+    opened = open_store(store)
     with recorded():
-        return operations.finish_migration(
-            open_store(store),
+        done = operations.finish_migration(
+            opened,
             work,
             written,
             models=models,
             delete_older_than=delete_older_than,
             observe=report,
         )
+    key = manifest_key(done.manifest.migration, done.manifest.number)
+    return made(opened, key, done, name=f"{done.manifest.migration} {done.manifest.number}")
 
 
 @mltrack_task

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mltrack_tasks import calls, registry
+from mltrack_tasks.assets import made, used
 from mltrack_tasks.blocks import MLTrackStore
 from mltrack_tasks.errors import GateError
-from mltrack_tasks.modelkeys import check_alias
+from mltrack_tasks.modelkeys import check_alias, version_key
 from mltrack_tasks.models import ModelVersion
 from mltrack_tasks.promoted import show_promotion, show_refusal
 from mltrack_tasks.promotions import Promotion
@@ -45,9 +46,10 @@ def register_model(
     The same bytes are the same version (``created=False``). Raises NotFoundError if there is no such model,
     InvalidInputError for symbolic links and bad names.
     """
+    opened = open_store(store)
     with recorded():
-        return registry.register_model(
-            open_store(store),
+        version = registry.register_model(
+            opened,
             run_id,
             model_name,
             model_path,
@@ -61,6 +63,10 @@ def register_model(
             tracking_uri=tracking_uri,
             observe=report,
         )
+    for ref in version.training_data.values():
+        used(opened, ref.storage_path, name=ref.name)
+    key = version_key(version.model, version.version)
+    return made(opened, key, version, name=f"{version.model} {version.version}")
 
 
 @mltrack_task

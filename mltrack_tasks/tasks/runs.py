@@ -8,9 +8,11 @@ from typing import Any
 
 from mltrack_tasks import runs, views
 from mltrack_tasks.artifacts import Progress
+from mltrack_tasks.assets import made, used
 from mltrack_tasks.blocks import MLTrackStore
 from mltrack_tasks.capturing import captured_run_id
 from mltrack_tasks.errors import InvalidInputError
+from mltrack_tasks.layout import manifest_key
 from mltrack_tasks.records import RunManifest
 from mltrack_tasks.refs import DataRef
 from mltrack_tasks.resolve import open_store
@@ -44,9 +46,10 @@ def store_run(
     call again returns what is there. Raises ConflictError if the id holds another run, unless
     ``if_exists="revise"``.
     """
+    opened = open_store(store)
     with recorded():
-        return runs.store_run(
-            open_store(store),
+        manifest = runs.store_run(
+            opened,
             _free_flow_run_id() if run_id is None else run_id,
             data,
             run_type=run_type,
@@ -64,6 +67,9 @@ def store_run(
             if_exists=if_exists,
             observe=report,
         )
+    for ref in manifest.inputs.values():
+        used(opened, ref.storage_path, name=ref.name)
+    return made(opened, manifest_key(manifest.run_id, manifest.revision), manifest, name=manifest.run_id)
 
 
 @mltrack_task

@@ -23,8 +23,6 @@ from tests.settings import GIVEN, fresh_prefix
 from tests.wheels import build_wheel
 
 POOL = "mltrack"
-ZOMBIE_AFTER = 35
-"""[s] without a heartbeat after which a run is dead; they come every 30 s."""
 CONFIGURATION = """
 [store]
 bucket = {bucket!r}
@@ -35,9 +33,6 @@ endpoint_url = {endpoint_url!r}
 [credentials]
 aws_access_key_id = {{env = "TEAM_KEY"}}
 aws_secret_access_key = {{env = "TEAM_SECRET"}}
-
-[automations]
-zombie_after = {zombie_after}
 """
 
 
@@ -71,7 +66,7 @@ class Site:
             name: getattr(self.settings, name) for name in ("bucket", "prefix", "region", "endpoint_url")
         }
         file = self.folder / "bootstrap.toml"
-        file.write_text(CONFIGURATION.format(**values, zombie_after=ZOMBIE_AFTER), encoding="utf-8")
+        file.write_text(CONFIGURATION.format(**values), encoding="utf-8")
         keys = {"TEAM_KEY": str(self.settings.keys.access_key), "TEAM_SECRET": self.secret}
         return self.client("-m", "mltrack_deployments.bootstrap", "--config", str(file), **keys)
 
