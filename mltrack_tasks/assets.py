@@ -43,8 +43,9 @@ def _asset(store: Store, key: str, name: str | None) -> Asset | None:
     if not store.location.startswith("s3://"):
         return None
     told = {"name": name, "url": console_url(store, key)}
-    known = {field: value for field, value in told.items() if value}
+    # A property that is set, be it to nothing, replaces what is known of the asset.
+    known = AssetProperties.model_validate({field: value for field, value in told.items() if value})
     try:
-        return Asset(key=address_of(store, key), properties=AssetProperties(**known) if known else None)
+        return Asset(key=address_of(store, key), properties=known)
     except ValidationError:
         return None

@@ -25,7 +25,7 @@ from tests.e2e.prefect_server import ROOT
 from tests.e2e.site import Site
 from tests.floor2.localtrees import seen
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 MIGRATE, COMPACT = "mltrack-migrate-to-s3", "mltrack-compact-catalog"
 NAMES = {each["name"] for each in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
