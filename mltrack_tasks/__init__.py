@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.errors import PartialTransferError as PartialTransferError
     from mltrack_tasks.errors import SourceChangedError as SourceChangedError
     from mltrack_tasks.errors import TransientError as TransientError
+    from mltrack_tasks.granting import iam_policy as iam_policy
     from mltrack_tasks.lineage_graph import Lineage as Lineage
     from mltrack_tasks.migration.download import RestoreReport as RestoreReport
     from mltrack_tasks.migration.planning import Plan as Plan
@@ -146,6 +147,7 @@ _HOMES = {
         *("IntegrityError", "InvalidInputError", "MLTrackError", "NotFoundError", "PartialTransferError"),
         *("SourceChangedError", "TransientError"),
     ),
+    "granting": ("iam_policy",),
     "lineage_graph": ("Lineage",),
     "migration.download": ("RestoreReport",),
     "migration.planning": ("Plan",),

@@ -159,7 +159,7 @@ class MLTrackStore(WritableFileSystem):
         if (self.bucket is None) == (self.path is None):
             raise InvalidInputError("Give either bucket (with prefix) or path, and not both.")
         if self.bucket is not None:
-            self._settings()
+            self.s3_settings()
         elif useless := [name for name in _BUCKET_FIELDS if getattr(self, name)]:
             raise InvalidInputError(f"A directory has no {', '.join(useless)}: leave out, or give a bucket.")
         return self
@@ -193,7 +193,7 @@ class MLTrackStore(WritableFileSystem):
                 cache_dir=self.cache_dir,
                 cache_max_bytes=self.cache_max_bytes,
             )
-        return _open_shared(self._settings(), self.cache_dir, self.cache_max_bytes, _surroundings())
+        return _open_shared(self.s3_settings(), self.cache_dir, self.cache_max_bytes, _surroundings())
 
     # Prefect calls the first two where a flow is not async; to its base class they are async twins.
     def read_path(self, path: str, *, _sync: bool = True) -> bytes:  # type: ignore[override]
@@ -216,7 +216,7 @@ class MLTrackStore(WritableFileSystem):
         """What repr, str and rich show: session tokens and role policies are no SecretStr, so no fields."""
         return [(None, self.location)]
 
-    def _settings(self) -> S3Settings:
+    def s3_settings(self) -> S3Settings:
         assert self.bucket is not None
         parameters = getattr(self.credentials, "aws_client_parameters", None)
         settings = S3Settings(

@@ -40,7 +40,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("bucket", "bucket.naming", "bucket.merging", "bucket.judging", "bucket.policies"),
             *("removals", "lineage_text", "filetree", "receipts", "migrations", "migrated", "plan"),
             *("pricing", "pricing.prices", "pricing.bills", "pricing.tally", "pricing.lifecycle"),
-            *("pricing.whatif", "pricing.figures", "memory"),
+            *("pricing.whatif", "pricing.figures", "memory", "roles"),
             *("arrivals", "arrivals.notices", "arrivals.keys", "formats"),
         ),
     ),
@@ -222,7 +222,16 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         frozenset({"prefect", "prefect_aws", "pydantic", "httpx"}),
         (
             *("credentials", "blocks", "resolve", "tasking", "artifacts", "transfers", "capturing"),
-            *("forms", "runlinks", "starting", "caching", "objectlinks", "assets", "tasks.arrivals"),
+            *(
+                "granting",
+                "forms",
+                "runlinks",
+                "starting",
+                "caching",
+                "objectlinks",
+                "assets",
+                "tasks.arrivals",
+            ),
             *("calls", "promotiontext", "promoted", "transactions", "tasks.registry"),
             *(
                 "tasks",

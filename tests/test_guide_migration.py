@@ -18,7 +18,7 @@ from mltrack_tasks.stores import Store, open_s3
 from mltrack_tasks.stores.directory import DirectoryStore
 from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.testing import RawS3
-from tests.floor3.mlflowmodels import small_registry
+from tests.floor3.migrationtrees import small_registry
 from tests.servers import S3Server
 from tests.settings import chosen_settings
 

@@ -37,3 +37,11 @@ def root_of(prefix: str) -> str:
 def is_bucket_key(key: str) -> bool:
     """Tell whether a key is that of a record about the bucket's configuration."""
     return _NUMBERED.fullmatch(key) is not None
+
+
+def partition_of(region: str | None) -> str:
+    """The part of AWS that a region is in, as ARNs name it."""
+    for start, partition in (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov")):
+        if (region or "").startswith(start):
+            return partition
+    return "aws"

@@ -20,7 +20,7 @@ from mltrack_tasks.bucket.merging import (
     own,
     parse_policy,
 )
-from mltrack_tasks.bucket.naming import rule_base, sid_base
+from mltrack_tasks.bucket.naming import partition_of, rule_base, sid_base
 from mltrack_tasks.bucket.policies import create_only, encrypted_as, encrypted_by, tls_only
 from mltrack_tasks.bucket.rules import lifecycle_rules, tier_rules
 from mltrack_tasks.bucket.settings import BucketSettings, Encryption, Lifecycle, Policy
@@ -51,11 +51,7 @@ class Place:
 
     def arn_of(self, bucket: str) -> str:
         """The ARN of a bucket in the partition of this region."""
-        region = self.region or ""
-        partition = (
-            "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
-        )
-        return f"arn:{partition}:s3:::{bucket}"
+        return f"arn:{partition_of(self.region)}:s3:::{bucket}"
 
     @property
     def arn(self) -> str:

@@ -11,8 +11,6 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 
-from tests.floor3.migrationtrees import fill
-
 MLMODEL = b"flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n"
 SIZES = {"MLmodel": 0, "data/packed": 9_000, "weights.bin": 50_000}
 """Files of a model [bytes]: one for the manifest, one for a pack, and a blob."""
@@ -79,26 +77,3 @@ def at_work(folder: Path, kind: str) -> Iterator[Site]:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         client = MlflowClient(uri, registry_uri=uri)
         yield Site(client, folder / "mlruns", client.create_experiment("churn"))
-
-
-def small_registry(tree: Path) -> Path:
-    """A file store with one model of two versions, without MLflow: small, for many rounds."""
-    run = "a" * 32
-    meta = "artifact_uri: a\nentry_point_name: ''\nexperiment_id: '0'\nlifecycle_stage: active\n"
-    more = f"run_id: {run}\nrun_name: n\nsource_type: 4\nstart_time: 1\nend_time: 2\nstatus: 3\nuser_id: u\n"
-    version = "creation_timestamp: 1\nname: churn\ncurrent_stage: {}\nversion: {}\nsource: runs:/{}/{}\n"
-    return fill(
-        tree,
-        {
-            "0/meta.yaml": b"artifact_location: a\nexperiment_id: '0'\nlifecycle_stage: active\nname: D\n",
-            f"0/{run}/meta.yaml": f"{meta}{more}".encode(),
-            f"0/{run}/metrics/auc": b"1 0.5 0\n",
-            f"0/{run}/artifacts/one/MLmodel": b"flavors: {}\n",
-            f"0/{run}/artifacts/one/weights": b"1" * 40_000,
-            f"0/{run}/artifacts/two/weights": b"2" * 5_000,
-            "models/churn/meta.yaml": b"name: churn\ncreation_timestamp: 1\n",
-            "models/churn/aliases/champion": b"2",
-            "models/churn/version-1/meta.yaml": version.format("Staging", 1, run, "one").encode(),
-            "models/churn/version-2/meta.yaml": version.format("None", 2, run, "two").encode(),
-        },
-    )

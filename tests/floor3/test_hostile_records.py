@@ -42,8 +42,7 @@ from mltrack_tasks.usage import data_usage_stats
 from mltrack_tasks.usage_stats import usage_chart
 from mltrack_tasks.views import rebuild_views
 from tests.floor0.mutations import HUGE, encoded, forged
-from tests.floor3.migrationtrees import fill, migrate, quiet, stored
-from tests.floor3.mlflowmodels import small_registry
+from tests.floor3.migrationtrees import fill, migrate, quiet, small_registry, stored
 
 Objects = dict[str, bytes]
 DATA = b"rows of a table"

@@ -19,8 +19,7 @@ from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.observed import CountingStore, FaultyStore, SteppedStore
 from mltrack_tasks.trust.verify import verify_store
-from tests.floor3.migrationtrees import AT_ONCE, NAME, fill, kept, migrate, quiet, restored
-from tests.floor3.mlflowmodels import small_registry
+from tests.floor3.migrationtrees import AT_ONCE, NAME, fill, kept, migrate, quiet, restored, small_registry
 
 T = TypeVar("T")
 CHAMPION = "models/churn/aliases/champion"

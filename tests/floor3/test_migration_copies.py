@@ -11,8 +11,7 @@ from mltrack_tasks.migration.report import MigrationReport
 from mltrack_tasks.registry import list_models
 from mltrack_tasks.registry.aliases import aliases_of
 from mltrack_tasks.stores.base import Store
-from tests.floor3.migrationtrees import fill, kept, migrate, restored
-from tests.floor3.mlflowmodels import small_registry
+from tests.floor3.migrationtrees import fill, kept, migrate, restored, small_registry
 
 MODEL = "models/churn/meta.yaml"
 

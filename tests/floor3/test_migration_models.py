@@ -43,8 +43,18 @@ from mltrack_tasks.stores.guard import GuardedStore
 from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.observed import CountingStore, FaultyStore
 from mltrack_tasks.trust.verify import verify_store
-from tests.floor3.migrationtrees import AT_ONCE, NAME, fill, kept, migrate, quiet, restored, stored
-from tests.floor3.mlflowmodels import SIZES, Site, at_work, small_registry
+from tests.floor3.migrationtrees import (
+    AT_ONCE,
+    NAME,
+    fill,
+    kept,
+    migrate,
+    quiet,
+    restored,
+    small_registry,
+    stored,
+)
+from tests.floor3.mlflowmodels import SIZES, Site, at_work
 from tests.settings import some
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*transition_model_version_stage:FutureWarning")

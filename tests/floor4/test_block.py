@@ -70,7 +70,7 @@ def test_a_block_with_minio_credentials_comes_back_equal() -> None:
 
     assert loaded == block
     assert type(loaded.credentials) is MinIOCredentials
-    assert loaded._settings() == block._settings()
+    assert loaded.s3_settings() == block.s3_settings()
 
 
 @pytest.mark.parametrize("slug", [True, False], ids=["named", "bare"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from mltrack_tasks.__main__ import main
+from mltrack_tasks.roles import role_policy
 
 
 def test_a_store_is_checked_and_nothing_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,6 +36,13 @@ def test_a_failure_is_told_with_its_fix(tmp_path: Path, capsys: pytest.CaptureFi
 def test_what_is_no_store_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check_access", "gs://bucket"]) == 2
     assert capsys.readouterr().err.startswith("InvalidInputError: ")
+
+
+def test_a_policy_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["iam_policy", "writer", "s3://bucket/prefix"]) == 0
+    assert json.loads(capsys.readouterr().out) == role_policy("writer", "bucket", "prefix")
+    assert main(["iam_policy", "owner", "s3://bucket/prefix"]) == 2
+    assert "choose one of reader, writer, promoter, admin" in capsys.readouterr().err
 
 
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

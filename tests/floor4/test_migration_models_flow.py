@@ -11,8 +11,7 @@ from prefect.events.clients import AssertingEventsClient
 from prefect.events.worker import EventsWorker
 
 from mltrack_tasks import resolve_model
-from tests.floor3.migrationtrees import fill
-from tests.floor3.mlflowmodels import small_registry
+from tests.floor3.migrationtrees import fill, small_registry
 from tests.floor4.test_migration_tasks import REPORT, TABLE, migrate, rows, shown, unescaped
 
 

@@ -32,7 +32,7 @@ def test_a_block_is_itself() -> None:
     ],
 )
 def test_an_address_names_bucket_and_prefix(text: str, bucket: str, prefix: str) -> None:
-    settings = find_store(text)._settings()
+    settings = find_store(text).s3_settings()
     assert (settings.bucket, settings.prefix) == (bucket, prefix)
 
 

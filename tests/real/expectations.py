@@ -33,6 +33,8 @@ class Expected:
     """what proves a copy of a blob in parts without reading it"""
     checks_credentials: bool
     """refuses a wrong secret, and a user without rights"""
+    gives_policies: Literal["user", "session"] | None
+    """how a user gets a policy: its own, by IAM, or that of a session, by STS; None: there are none"""
     checks_region: bool
     """refuses what was signed for another region"""
     has_storage_classes: bool
@@ -51,6 +53,7 @@ EXPECTED: dict[str, Expected] = {
         proves_copies="sha256",
         proves_large_copies="composite",
         checks_credentials=True,
+        gives_policies=None,
         checks_region=True,
         has_storage_classes=True,
         encrypts=True,
@@ -72,6 +75,7 @@ EXPECTED: dict[str, Expected] = {
         proves_copies="sha256",
         proves_large_copies="etag",
         checks_credentials=True,
+        gives_policies="session",
         checks_region=True,
         has_storage_classes=False,
         encrypts=False,  # it would need a key server
@@ -93,6 +97,7 @@ EXPECTED: dict[str, Expected] = {
         proves_copies="sha256",
         proves_large_copies="etag",
         checks_credentials=False,
+        gives_policies=None,
         checks_region=False,
         has_storage_classes=True,
         encrypts=True,
@@ -114,6 +119,7 @@ EXPECTED: dict[str, Expected] = {
         proves_copies="etag",
         proves_large_copies="etag",
         checks_credentials=True,
+        gives_policies="user",
         checks_region=False,
         has_storage_classes=False,
         encrypts=False,  # it would need TLS
@@ -135,6 +141,7 @@ EXPECTED: dict[str, Expected] = {
         proves_copies="sha256",
         proves_large_copies="etag",
         checks_credentials=False,
+        gives_policies=None,
         checks_region=False,
         has_storage_classes=True,
         encrypts=True,

@@ -16,8 +16,7 @@ from mltrack_tasks.stores import open_s3
 from mltrack_tasks.stores.observed import CountingStore
 from mltrack_tasks.stores.s3_settings import S3Settings
 from mltrack_tasks.testing import RawS3
-from tests.floor3.migrationtrees import kept, migrate, restored
-from tests.floor3.mlflowmodels import small_registry
+from tests.floor3.migrationtrees import kept, migrate, restored, small_registry
 from tests.real.test_real_migration import WORKERS, start
 from tests.servers.faultproxy import Fault, FaultProxy, Request
 

@@ -77,8 +77,8 @@ rgw_lc_debug_interval = 10
 def serve(directory: Path) -> Iterator[S3Server]:
     """Make a new cluster in ``directory`` and run it on free ports.
 
-    The alt user may use S3, and has no rights to the owner's buckets. Raises ServerStartError also
-    when ``directory`` holds a cluster already.
+    The alt user may use S3, and has no rights to the owner's buckets; the owner may give it policies.
+    Raises ServerStartError also when ``directory`` holds a cluster already.
     """
     _require_programs()
     if (directory / "ceph.conf").exists():
@@ -99,7 +99,7 @@ def serve(directory: Path) -> Iterator[S3Server]:
         cluster.make_osd()
         osd = stack.enter_context(cluster.daemon("osd", "ceph-osd", "-i", "0"))
         osd.wait_until(cluster.osd_is_up, 60)
-        cluster.add_user(server.access_key, server.secret_key)
+        cluster.add_user(server.access_key, server.secret_key, "--caps=user-policy=*")
         cluster.add_user("alt", "alt-secret")
         rgw = stack.enter_context(cluster.daemon("rgw", "radosgw", "-n", "client.rgw"))
         rgw.wait_until(answers_s3(server), 90)
@@ -159,10 +159,10 @@ class _Cluster:
         stat = self._ceph("osd", "stat", "-f", "json")
         return stat.returncode == 0 and json.loads(stat.stdout)["num_up_osds"] == 1
 
-    def add_user(self, access_key: str, secret_key: str) -> None:
+    def add_user(self, access_key: str, secret_key: str, *options: str) -> None:
         user = ["user", "create", f"--uid={access_key}", f"--display-name={access_key}"]
         keys = [f"--access-key={access_key}", f"--secret-key={secret_key}"]
-        self._run("radosgw-admin", "-c", str(self.conf), "-n", "client.rgw", *user, *keys)
+        self._run("radosgw-admin", "-c", str(self.conf), "-n", "client.rgw", *user, *keys, *options)
 
     def _ceph(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = ["ceph", "-c", str(self.conf), "--connect-timeout", "10", *arguments]

@@ -11,10 +11,11 @@ import logging
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import boto3
 from moto.server import ThreadedMotoServer
@@ -28,8 +29,12 @@ _lock = threading.Lock()
 _open = 0
 
 
+Watch = Callable[[dict[str, Any]], None]
+"""Sees the WSGI environment of each request before moto does."""
+
+
 @contextmanager
-def serve(directory: Path | None = None) -> Iterator[S3Server]:
+def serve(directory: Path | None = None, *, watch: Watch | None = None) -> Iterator[S3Server]:
     """Run moto in this process; its buckets vanish when the last moto server here ends.
 
     Any credentials are accepted. ``directory`` is unused: moto keeps objects in memory.
@@ -37,6 +42,8 @@ def serve(directory: Path | None = None) -> Iterator[S3Server]:
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
     threaded = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     threaded.start()
+    if watch is not None:
+        _watch(threaded, watch)
     host, port = threaded.get_host_and_port()
     endpoint = f"http://{host}:{port}"
     _count(+1)
@@ -70,6 +77,18 @@ def serve_with_iam(directory: Path) -> Iterator[S3Server]:
             alt_access_key=alt_access_key,
             alt_secret_key=alt_secret_key,
         )
+
+
+def _watch(threaded: ThreadedMotoServer, watch: Watch) -> None:
+    server = threaded._server
+    assert server is not None
+    inner = server.app
+
+    def watched(environ: dict[str, Any], start_response: Any) -> Any:
+        watch(environ)
+        return inner(environ, start_response)
+
+    server.app = watched
 
 
 def _count(change: int) -> int:
