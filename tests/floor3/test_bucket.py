@@ -11,13 +11,13 @@ from botocore.exceptions import ClientError
 from mltrack_tasks import events
 from mltrack_tasks.bucket.provision import provision_bucket
 from mltrack_tasks.bucket.reverting import undo_bucket_change
-from mltrack_tasks.bucket.settings import Encryption, Lifecycle
+from mltrack_tasks.bucket.settings import Encryption, Lifecycle, Notifications, Replication
 from mltrack_tasks.content import retrieve_data, store_data
 from mltrack_tasks.errors import AccessError, ConflictError, InvalidInputError, NotFoundError
 from mltrack_tasks.events import Event
 from mltrack_tasks.stores import open_memory, open_s3
 from mltrack_tasks.trust.verify import verify_store
-from tests.floor3.buckets import LOGS_EXPIRE, Bucket
+from tests.floor3.buckets import LOGS_EXPIRE, OTHERS_QUEUE, Bucket
 from tests.servers import S3Server
 from tests.servers.faultproxy import FaultProxy
 from tests.settings import settings_of
@@ -82,6 +82,57 @@ def test_rules_of_others_stay_byte_for_byte(bucket: Bucket) -> None:
     assert after.count(b"<Rule>") == 3
     bucket.apply(lifecycle=Lifecycle(abort_uploads_days=None, noncurrent_days=None))
     assert bucket.raw("get_bucket_lifecycle_configuration") == before
+
+
+def element(body: bytes, tag: bytes) -> bytes:
+    """The first element of that name, as it was sent."""
+    return body[body.index(b"<" + tag + b">") : body.index(b"</" + tag + b">")]
+
+
+def test_notifications_of_others_stay_byte_for_byte(bucket: Bucket) -> None:
+    arns = {}
+    for name in ("others", "ours"):
+        sqs = bucket.service("sqs")
+        url = sqs.create_queue(QueueName=f"{bucket.name}-{name}")["QueueUrl"]
+        arns[name] = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"][
+            "QueueArn"
+        ]
+    rules = [{"Name": "prefix", "Value": "logs/"}]
+    theirs = {**OTHERS_QUEUE, "QueueArn": arns["others"], "Filter": {"Key": {"FilterRules": rules}}}
+    bucket.client.put_bucket_notification_configuration(
+        Bucket=bucket.name, NotificationConfiguration={"QueueConfigurations": [theirs]}
+    )
+    before = bucket.raw("get_bucket_notification_configuration")
+    bucket.apply(notifications=Notifications(queue_arn=arns["ours"]))
+    after = bucket.raw("get_bucket_notification_configuration")
+    assert element(before, b"QueueConfiguration") in after
+    assert after.count(b"<QueueConfiguration>") > 1
+    bucket.apply(notifications=Notifications())
+    assert bucket.raw("get_bucket_notification_configuration") == before
+
+
+def test_replication_of_others_stays_byte_for_byte(bucket: Bucket, s3_server: S3Server) -> None:
+    copies, role = Bucket(s3_server), "arn:aws:iam::123456789012:role/copies"
+    for each in (bucket, copies):
+        each.client.put_bucket_versioning(Bucket=each.name, VersioningConfiguration={"Status": "Enabled"})
+    theirs = {
+        "ID": "others",
+        "Priority": 1,
+        "Filter": {"Prefix": "logs/"},
+        "Status": "Enabled",
+        "DeleteMarkerReplication": {"Status": "Disabled"},
+        "Destination": {"Bucket": f"arn:aws:s3:::{copies.name}"},
+    }
+    bucket.client.put_bucket_replication(
+        Bucket=bucket.name, ReplicationConfiguration={"Role": role, "Rules": [theirs]}
+    )
+    before = bucket.raw("get_bucket_replication")
+    bucket.apply(replication=Replication(target_bucket=copies.name, role_arn=role))
+    after = bucket.raw("get_bucket_replication")
+    assert element(before, b"Rule") in after
+    assert after.count(b"<Rule>") == 2
+    bucket.apply(replication=Replication())
+    assert bucket.raw("get_bucket_replication") == before
 
 
 def test_every_change_can_be_undone(bucket: Bucket) -> None:
