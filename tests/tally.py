@@ -28,12 +28,11 @@ _ended: WeakSet[Any] = WeakSet()
 def pytest_configure() -> None:
     """Listen at the places through which every fault, kill and look passes."""
     from mltrack_tasks.stores.observed import FaultyStore
-    from tests.floor3 import exploring, interleaving, invariants
+    from tests.floor3 import interleaving, invariants
     from tests.servers.faultproxy import FaultProxy
 
     FaultyStore.step = _counted_step(FaultyStore.step)  # type: ignore[method-assign]
-    interleaving.KilledError.__init__ = _killed  # type: ignore[assignment,method-assign]
-    assert exploring.KilledError is interleaving.KilledError
+    interleaving.Turns.__init__ = _mortal(interleaving.Turns.__init__)  # type: ignore[method-assign]
     FaultProxy.__exit__ = _counted_exit(FaultProxy.__exit__)  # type: ignore[method-assign]
     for name in ("every_ref_resolves", "every_blob_hashes_to_its_key"):
         setattr(invariants, name, _counted_look(getattr(invariants, name), invariants))
@@ -52,10 +51,20 @@ def _counted_step(step: Callable[..., Any]) -> Callable[..., Any]:
     return counted
 
 
-def _killed(self: Any, message: str) -> None:
-    """Each actor's death is told at its last step, and at the later ones of its threads."""
-    Exception.__init__(self, message)
-    counts["steps refused to the dead"] += 1
+class _Dead(set[str]):
+    """Names of actors that take no further step."""
+
+    def add(self, name: str) -> None:
+        counts["kills"] += name not in self
+        super().add(name)
+
+
+def _mortal(begin: Callable[..., None]) -> Callable[..., None]:
+    def begun(self: Any, *args: Any) -> None:
+        begin(self, *args)
+        self.dead = _Dead()
+
+    return begun
 
 
 def _counted_exit(leave: Callable[..., Any]) -> Callable[..., Any]:
