@@ -18,10 +18,11 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 @dataclass(frozen=True)
 class Notice:
-    """One object that was created, under its full key."""
+    """One object that was created, under its full key; ``other`` is the key if that was encoded after all."""
 
     bucket: str
     key: str
+    other: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,23 @@ def read_message(body: str) -> Said:
     raise IntegrityError("The message is of no form that S3, SNS or EventBridge sends about objects.")
 
 
-def place_in(notice: Notice, bucket: str, root: str) -> str | None:
-    """The key within a store of ``bucket`` whose keys begin with ``root``; None for a foreign one."""
-    if notice.bucket != bucket or not notice.key.startswith(root):
-        return None
-    return notice.key[len(root) :] or None
+def news_in(notice: Notice, bucket: str, root: str) -> tuple[str, ...]:
+    """The key within a store of ``bucket`` whose keys begin with ``root``; where it may be one of two, both.
+
+    Empty for a foreign object, and for what is no news.
+    """
+    if notice.bucket != bucket:
+        return ()
+    inside = [key[len(root) :] for key in (notice.key, notice.other) if key.startswith(root)]
+    return tuple(filter(_is_news, inside))
 
 
-def is_news(key: str) -> bool:
-    """Tell whether a key of a store is that of a record of data or of a run, or of a blob itself."""
-    parse = (layout.parse_name_key, layout.parse_manifest_key, layout.parse_blob_key)
-    return any(each(key) is not None for each in parse)
+def _is_news(key: str) -> bool:
+    """Tell whether a key of a store is that of a record of data or of a run.
+
+    Blobs are none: they are written before the records, or for none at all where a writer dies.
+    """
+    return layout.parse_name_key(key) is not None or layout.parse_manifest_key(key) is not None
 
 
 def _loaded(text: Any) -> dict[str, Any]:
@@ -86,7 +93,7 @@ def _records(records: Any) -> Said:
             others += 1
             continue
         s3 = _object(record, "s3", where)
-        # S3 encodes keys as forms do; EventBridge does not.
+        # S3 encodes keys as forms do.
         key = _decoded(_text(_object(s3, "object", where), "key", where), where)
         notices.append(Notice(_text(_object(s3, "bucket", where), "name", where), key))
     return Said(tuple(notices), others)
@@ -99,7 +106,11 @@ def _bridged(event: Mapping[str, Any]) -> Said:
         return Said(others=1)
     detail = _object(event, "detail", "The event")
     bucket, what = _object(detail, "bucket", "The event"), _object(detail, "object", "The event")
-    return Said((Notice(_text(bucket, "name", "The event"), _text(what, "key", "The event")),))
+    # Amazon's EventBridge gives keys as they are, other servers' encodes them; what is there tells.
+    key = _text(what, "key", "The event")
+    other = unquote_plus(key, errors="replace")
+    name = _text(bucket, "name", "The event")
+    return Said((Notice(name, key, other if other != key else ""),))
 
 
 def _decoded(key: str, where: str) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from mltrack_tasks import events, layout
 from mltrack_tasks.arrivals.batches import Act, batches_of, begin_batch, finish_batch
 from mltrack_tasks.arrivals.holding import Held
-from mltrack_tasks.arrivals.notices import Said, is_news, place_in, read_message
+from mltrack_tasks.arrivals.notices import Said, news_in, read_message
 from mltrack_tasks.arrivals.report import ArrivalReport, Tally
 from mltrack_tasks.content import read_name
 from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, NotFoundError
@@ -107,7 +107,7 @@ class _Reader:
     def read(self, group: Sequence[Message]) -> list[tuple[Message, str]]:
         """Act upon what a group of messages names -> those that were not understood, and why."""
         buried: list[tuple[Message, str]] = []
-        keys: dict[str, list[Message]] = {}
+        names: dict[tuple[str, ...], list[Message]] = {}
         for message in group:
             self.tally.messages += 1
             try:
@@ -115,14 +115,14 @@ class _Reader:
             except IntegrityError as error:
                 buried.append((message, str(error)))
                 continue
-            for key in self._news(said):
-                keys.setdefault(key, []).append(message)
+            for name in self._news(said):
+                names.setdefault(name, []).append(message)
         refs: set[str] = set()
-        read = map_ordered(partial(_refs_of, self._store), keys, self._store.max_workers)
-        for (key, messages), found in zip(keys.items(), read, strict=True):
+        read = map_ordered(partial(_refs_of_one, self._store), names, self._store.max_workers)
+        for (name, messages), found in zip(names.items(), read, strict=True):
             if isinstance(found, str):
                 bad = [each for each in messages if each not in {message for message, _ in buried}]
-                buried += [(message, f"{key}: {found}") for message in bad]
+                buried += [(message, f"{name[0]}: {found}") for message in bad]
             elif found is None:
                 self.tally.gone += 1
             else:
@@ -133,13 +133,12 @@ class _Reader:
             self.tally.bury(reason)
         return buried
 
-    def _news(self, said: Said) -> Iterator[str]:
+    def _news(self, said: Said) -> Iterator[tuple[str, ...]]:
         self.tally.tests += said.test
         self.tally.foreign += said.others
         for notice in said.notices:
-            key = place_in(notice, self._bucket, self._root)
-            if key is not None and is_news(key):
-                yield key
+            if names := news_in(notice, self._bucket, self._root):
+                yield names
             else:
                 self.tally.foreign += 1
 
@@ -159,12 +158,15 @@ class _Reader:
         self.tally.known += max(len(refs) - (self.tally.new - before), 0)
 
 
+def _refs_of_one(store: Store, names: tuple[str, ...]) -> set[str] | str | None:
+    """What a record names that is under one of two keys."""
+    return next((found for found in map(partial(_refs_of, store), names) if found is not None), None)
+
+
 def _refs_of(store: Store, key: str) -> set[str] | str | None:
     """What a record names: texts of refs; None if it is gone, and why if it cannot be read."""
-    blob, manifest = layout.parse_blob_key(key), layout.parse_manifest_key(key)
+    manifest = layout.parse_manifest_key(key)
     try:
-        if blob:
-            return {f"sha256:{blob[0]}.{blob[1]}"} if store.head(key) is not None else None
         if manifest:
             return {str(ref) for ref in read_manifest(store, *manifest).all_refs}
         return {str(read_name(store, key).ref)}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mltrack_tasks.arrivals.keys import batch_key, claim_key, done_key, is_arrival_key
-from mltrack_tasks.arrivals.notices import Notice, Said, is_news, place_in, read_message
+from mltrack_tasks.arrivals.notices import Notice, Said, news_in, read_message
 from mltrack_tasks.errors import IntegrityError, InvalidInputError
 
 DIGEST = "ab" * 32
@@ -57,7 +57,7 @@ def enveloped(body: str, times: int = 1) -> str:
         (of_records(), Said()),
         (of_records(record("m/a+b%2Bc%25XX%C3%BC")), Said((Notice("b", "m/a b+c%XXü"),))),
         (json.dumps(TEST_EVENT), Said(test=True)),
-        (json.dumps(bridged("m/a+b%20ü")), Said((Notice("b", "m/a+b%20ü"),))),
+        (json.dumps(bridged("m/a+b%20ü")), Said((Notice("b", "m/a+b%20ü", "m/a b ü"),))),
         (json.dumps(bridged("m/a", "Object Deleted")), Said(others=1)),
         (enveloped(of_records(record("m/a")), 2), Said((Notice("b", "m/a"),))),
         (enveloped(json.dumps(TEST_EVENT)), Said(test=True)),
@@ -109,14 +109,15 @@ def test_any_message_is_read_or_refused(put_in: str, at: int, taken: int) -> Non
 
 
 def test_which_keys_are_news_of_a_store() -> None:
-    assert place_in(Notice("b", "m/names/a/x.json"), "b", "m/") == "names/a/x.json"
-    for foreign in (Notice("c", "m/names/a"), Notice("b", "names/a"), Notice("b", "mm/a"), Notice("b", "m/")):
-        assert place_in(foreign, "b", "m/") is None
-    assert place_in(Notice("b", "names/a"), "b", "") == "names/a"
-    news = (f"names/a%20b/{DIGEST}.json", "manifests/r~00000002.json", f"data/ab/{DIGEST}/data.json")
-    assert all(map(is_news, news))
-    others = ("format.json", f"data/ab/{DIGEST}/metadata.json", "names/a b/x.json", "runs/by_date/x/y")
-    assert not any(map(is_news, others))
+    news = (f"names/a%20b/{DIGEST}.json", "manifests/r~00000002.json")
+    for key in news:
+        assert news_in(Notice("b", f"m/{key}"), "b", "m/") == news_in(Notice("b", key), "b", "") == (key,)
+        for foreign in (Notice("c", f"m/{key}"), Notice("b", key), Notice("b", f"mm/{key}")):
+            assert news_in(foreign, "b", "m/") == ()
+    others = ("", "format.json", f"data/ab/{DIGEST}/data.json", "names/a b/x.json", "runs/by_date/x/y")
+    assert not any(news_in(Notice("b", f"m/{key}"), "b", "m/") for key in others)
+    both = Notice("b", "m/manifests/a%2520b.json", "m/manifests/a%20b.json")
+    assert news_in(both, "b", "m/") == ("manifests/a%2520b.json", "manifests/a%20b.json")
 
 
 def test_the_keys_of_arrivals() -> None:

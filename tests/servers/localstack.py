@@ -1,4 +1,4 @@
-"""LocalStack's S3, from a virtual environment of its own: it pins boto3.
+"""LocalStack's S3, and the queues to which it sends, from a virtual environment of its own: it pins boto3.
 
 That environment is MLTRACK_LOCALSTACK_VENV, or the one made by scripts/ci_servers.sh out of
 ``localstack-requirements.txt``. It refuses damaged bodies, but knows no signatures and policies.
@@ -36,7 +36,7 @@ def python() -> Path:
 
 @contextmanager
 def serve(directory: Path) -> Iterator[S3Server]:
-    """Run LocalStack with S3 only, on a free port, its state under ``directory``."""
+    """Run LocalStack with S3, SQS and EventBridge on a free port, its state under ``directory``."""
     (port,) = free_ports(1)
     server = S3Server("localstack", f"http://127.0.0.1:{port}", "test", "test")
     command = [str(python()), "-m", "localstack.runtime.main"]
@@ -48,7 +48,7 @@ def serve(directory: Path) -> Iterator[S3Server]:
 def _env(directory: Path, port: int) -> dict[str, str]:
     state = directory / "state"
     return clean_environment(
-        SERVICES="s3",
+        SERVICES="s3,sqs,events",
         STRICT_SERVICE_LOADING="1",
         EAGER_SERVICE_LOADING="1",
         GATEWAY_LISTEN=f"127.0.0.1:{port}",
