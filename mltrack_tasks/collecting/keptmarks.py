@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, b64encode
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import blake2b
@@ -52,14 +52,21 @@ def short(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_ID).digest()
 
 
-def kept_marks(store: Store, now: datetime) -> Iterator[Mark]:
-    """Read what earlier collections kept; ``now`` is the store's. What is damaged is passed over."""
-    if _made_by() is None:
-        return
-    young = [stat for stat in store.list(MARKS) if now - stat.modified <= VALID_FOR]
-    keys = [stat.key for stat in young if is_marks_key(stat.key)]
-    for marks in map_ordered(partial(_read, store), keys, store.max_workers):
-        yield from marks
+def kept_parts(store: Store, now: datetime, *, full: bool) -> tuple[list[str], list[str]]:
+    """List what earlier collections kept -> keys of what is believed, and of what is not any more.
+
+    ``now`` is the store's; with ``full`` nothing is believed.
+    """
+    stats = [stat for stat in store.list(MARKS) if is_marks_key(stat.key)]
+    old = {stat.key for stat in stats if full or now - stat.modified > VALID_FOR}
+    return [stat.key for stat in stats if stat.key not in old], sorted(old)
+
+
+def marks_in(store: Store, keys: Sequence[str]) -> Iterator[Mark]:
+    """Read kept marks. What is damaged, or was made by another version, is passed over."""
+    if _made_by() is not None:
+        for marks in map_ordered(partial(_read, store), keys, store.max_workers):
+            yield from marks
 
 
 def _read(store: Store, key: str) -> list[Mark]:
@@ -101,6 +108,8 @@ class MarksWriter:
         self._store, self._now = store, now
         self._rows: list[list[str]] = []
         self._needs = 0
+        self.keys: set[str] = set()
+        """Of the parts that were written."""
 
     def add(self, record: bytes, digests: Collection[bytes]) -> None:
         """Take what a record needs, known by its identity."""
@@ -119,7 +128,9 @@ class MarksWriter:
             # With the time, so that the same marks, once they are old, are another part.
             content = {"made_by": made_by, "at": format_time(self._now), "marks": self._rows}
             record = Record(content, current())
-            ensure(self._store, marks_key(record.content_digest), record.to_bytes())
+            key = marks_key(record.content_digest)
+            ensure(self._store, key, record.to_bytes())
+            self.keys.add(key)
         self._rows, self._needs = [], 0
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from mltrack_tasks import layout
-from mltrack_tasks.collecting.keptmarks import MarksWriter, digests_of, identity, kept_marks, short
+from mltrack_tasks.collecting.keptmarks import MarksWriter, digests_of, identity, kept_parts, marks_in, short
 from mltrack_tasks.collecting.keys import UNPINNED, is_unpinned_key, segment_of_record
 from mltrack_tasks.digest import is_digest
 from mltrack_tasks.errors import IntegrityError, NotFoundError
@@ -47,8 +47,9 @@ class Marks:
         self._store, self._before, self._observe = store, before, observe
         self._base = sqlite3.connect("", isolation_level=None)  # a file of SQLite's own, gone with it
         self._base.executescript(_SCHEMA)
-        self._kept = iter(()) if full else kept_marks(store, now)
+        self._now, self._full, self._outlived = now, full, set[str]()
         self._writer = MarksWriter(store, now)
+        self._looked = False
         self.records = 0
 
     def __enter__(self) -> Self:
@@ -67,13 +68,18 @@ class Marks:
         """
         self._base.execute("BEGIN")
         try:
-            self._base.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?)", self._kept)  # the first time
+            if not self._looked:
+                self._take_up()
             self._note_unpinned()
             for root in roots(self._store, refuse, skip=self._is_known, observe=self._observe):
                 self._add(root)
             self._writer.finish()
         finally:
             self._base.execute("COMMIT")
+        self._looked = True
+        if outlived := sorted(self._outlived - self._writer.keys):
+            self._store.delete(outlived)
+            self._outlived.clear()
 
     def needs(self, digest: str) -> bool:
         """Whether a record needs a blob."""
@@ -86,6 +92,12 @@ class Marks:
     def lost_a_pin(self, digest: str) -> bool:
         """Whether a pin was taken from a blob within the grace period."""
         return self._has("unpinned", "digest", bytes.fromhex(digest))
+
+    def _take_up(self) -> None:
+        """Take up what earlier collections kept."""
+        believed, outlived = kept_parts(self._store, self._now, full=self._full)
+        self._outlived.update(outlived)
+        self._base.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?)", marks_in(self._store, believed))
 
     def _add(self, root: Root) -> None:
         digests = {bytes.fromhex(need.digest) for need in root.needs}

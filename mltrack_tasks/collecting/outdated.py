@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from mltrack_tasks.collecting.keys import CLOCKS, MARKS, PLAN_PARTS, PLANS, REMOVALS, UNPINNED
+from mltrack_tasks.collecting.keys import CLOCKS, PLAN_PARTS, PLANS, REMOVALS, UNPINNED
 from mltrack_tasks.stores.base import Stat, Store
 from mltrack_tasks.trust.journal import AUDITS, RESUMED_FOR, is_audit_key, report_key, scope_of
 
@@ -15,8 +15,8 @@ KEPT = timedelta(days=30)
 
 
 def outdated(store: Store, now: datetime, grace: timedelta) -> Iterator[str]:
-    """Keys of what old collections left, plans and marks too, and of old audits; ``now`` is the store's."""
-    ages = dict.fromkeys((PLANS, PLAN_PARTS, CLOCKS, REMOVALS, MARKS), KEPT) | {UNPINNED: max(KEPT, grace)}
+    """Keys of old plans, of what else collections left, and of old audits; ``now`` is the store's."""
+    ages = dict.fromkeys((PLANS, PLAN_PARTS, CLOCKS, REMOVALS), KEPT) | {UNPINNED: max(KEPT, grace)}
     for folder, age in ages.items():
         for stat in store.list(folder):
             if now - stat.modified > age * 2:

@@ -7,16 +7,17 @@ the server refuses one whose signature is over 15 minutes old, and what comes be
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from mltrack_tasks.digest import base64_from_raw
 from mltrack_tasks.stores.s3_errors import Failure, botocore_errors, translate
 
 Look = Callable[[], None]
 _look: ContextVar[Look | None] = ContextVar("look", default=None)
-_HOOK = "before-send.s3.DeleteObjects"
 
 
 @contextmanager
@@ -43,7 +44,15 @@ def look_now() -> None:
 
 def watch_deletions(client: Any) -> None:
     """Let a boto3 client look between the signature of a DeleteObjects and its sending, at each try."""
-    client.meta.events.register(_HOOK, lambda **_: look_now(), unique_id="mltrack-last-look")
+    register = client.meta.events.register
+    register("before-send.s3.DeleteObjects", lambda **_: look_now(), unique_id="mltrack-last-look")
+    register("before-call.s3.DeleteObjects", _add_md5, unique_id="mltrack-md5")
+
+
+def _add_md5(params: Any, **_: Any) -> None:
+    """S3 has always asked for it here; botocore sends a CRC32 instead, which not all that speak S3 accept."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64_from_raw(digest)
 
 
 def delete_watched(client: Any, bucket: str, keys: Sequence[str], payer: bool) -> None:

@@ -16,7 +16,7 @@ from mltrack_tasks.stores.memory import MemoryStore
 from mltrack_tasks.stores.retry import RetryingStore
 from mltrack_tasks.stores.s3 import S3Store
 from mltrack_tasks.stores.s3_settings import S3Settings
-from tests.servers.faultproxy import Answer, Fault, FaultProxy
+from tests.servers.faultproxy import Answer, Fault, FaultProxy, Request
 
 KEYS = ["data/a", "data/b c", "data/ü&<x>"]
 
@@ -66,6 +66,8 @@ def test_the_request_is_signed_before_the_look_and_sent_after_it(
 ) -> None:
     store = filled(S3Store(proxied))
     proxy.forget()
+    sent: list[Request] = []
+    proxy.script(Fault("custom", action=sent.append))
     steps: list[str] = []
     clock = botocore.auth.get_current_datetime
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: steps.append("signed") or clock())
@@ -73,6 +75,8 @@ def test_the_request_is_signed_before_the_look_and_sent_after_it(
         store.delete(KEYS)
     assert re.fullmatch("(signed ?)+ looked, 0 sent", " ".join(steps))
     assert [(record.method, record.query) for record in proxy.requests] == [("POST", "delete")]
+    assert sent[0].headers.keys() >= {"content-md5", "authorization"}
+    assert left(store) == []
 
 
 def test_each_try_is_looked_at(proxied: S3Settings, proxy: FaultProxy) -> None:

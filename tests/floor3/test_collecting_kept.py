@@ -168,19 +168,27 @@ def test_marks_of_another_version_and_old_ones_are_not_believed(
     assert reads(world) == []
     world.later(0.1)
     assert [len(reads(world)), len(reads(world))] == [1, 0]
-    world.later(61)
-    world.collect()
+    world.later(31)
+    world.collect(dry_run=True)
     assert len(list(world.bare.list(MARKS))) == 1  # the one that this collection kept
 
 
-def test_full_reads_everything(world: World) -> None:
+def test_full_reads_everything_and_takes_the_place_of_what_was_kept(world: World) -> None:
     store_data(world.store, b"a", "n")
     told(world)
+    before = [stat.key for stat in world.bare.list(MARKS)]
     counted = CountingStore(world.clocked)
     told(world, full=True, through=counted)
     assert [key for verb, key in counted.log if verb == "get_range"] == [
         stat.key for stat in world.bare.list("names/")
     ]
+    assert [stat.key for stat in world.bare.list(MARKS)] == before  # at the same time, the same part
+    world.later(1)
+    told(world, full=True)
+    after = [stat.key for stat in world.bare.list(MARKS)]
+    assert len(after) == 1
+    assert after != before
+    assert reads(world) == []
 
 
 def test_a_receipt_that_no_manifest_lists_holds_for_30_days_only(world: World, tmp_path: Path) -> None:
