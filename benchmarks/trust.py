@@ -19,11 +19,12 @@ from resource import RUSAGE_CHILDREN, getrusage
 from tests.tally import TALLY
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "hostile input": (
+    "hostile bytes": (
         *("floor0/test_canonical.py", "floor0/test_layout.py", "floor0/test_records.py"),
         *("floor1/test_frames_hostile.py", "floor1/test_mlflow_hostile.py", "floor1/test_parquet_bombs.py"),
-        *("floor3/test_hostile.py", "floor3/test_hostile_records.py", "floor3/test_migration_hostile.py"),
+        *("floor3/test_hostile.py", "floor3/test_migration_hostile.py"),
     ),
+    "forged records": ("floor3/test_hostile_records.py",),
     "faults and kills": (
         *("floor3/test_faults.py", "floor3/test_collecting.py", "floor3/test_collecting_kept.py"),
         *("floor3/test_removing.py", "floor3/test_removing_many.py", "floor3/test_removing_versions.py"),
@@ -34,7 +35,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "all orders": ("floor3/test_collecting_races.py", "floor3/test_catalog_races.py"),
 }
 COUNTED = {
-    "hostile input": ("inputs",),
+    "hostile bytes": ("inputs",),
+    "forged records": ("inputs",),
     "faults and kills": ("faults", "kills", "refs"),
     "all orders": ("orders",),
 }
