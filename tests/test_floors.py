@@ -112,6 +112,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "stores.trails",
                 "stores.s3_bucket",
                 "stores.queues",
+                "stores.queue_setup",
             ),
             *("localtree", "localtree.folders", "localtree.leftovers", "localtree.newfile"),
             *("localtree.reading", "localtree.scanning", "localtree.together", "localtree.writing"),

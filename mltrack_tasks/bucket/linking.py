@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mltrack_tasks.bucket.merging import NOTIFICATIONS, REPLICATION, SELECTORS, foreign, merge, own
+from mltrack_tasks.bucket.merging import (
+    EMPTY_POLICY,
+    NOTIFICATIONS,
+    REPLICATION,
+    SELECTORS,
+    STATEMENTS,
+    foreign,
+    merge,
+    own,
+)
+from mltrack_tasks.bucket.naming import sid_base
+from mltrack_tasks.bucket.policies import queue_policy
 from mltrack_tasks.bucket.rules import advanced_selector, basic_selector, queue_rules, replication_rule
 from mltrack_tasks.bucket.settings import Replication
-from mltrack_tasks.bucket.wishing import Sight, Wish, ruled
+from mltrack_tasks.bucket.wishing import Place, Sight, Wish, ruled
 from mltrack_tasks.errors import ConflictError, InvalidInputError
 
 NOT_RETROACTIVE = (
@@ -98,6 +109,28 @@ def _require_room(others: Mapping[str, Any], wish: Replication) -> None:
             "mixture: have their owner write them with a Filter first.",
             existing=old,
         )
+
+
+def queue(sight: Sight) -> Wish | None:
+    """The queue of our messages: there, with a place for dead letters, and open to S3 for this bucket."""
+    wish, place = sight.settings.notifications, sight.place
+    if wish is None or not wish.create_queue or wish.queue_arn is None:
+        return None
+    found = sight.found.get("queue") or {"QueueArn": wish.queue_arn}
+    dead = {"deadLetterTargetArn": wish.queue_arn + "-dead", "maxReceiveCount": wish.max_receives}
+    wanted = queue_policy(wish.queue_arn, place.arn)["Statement"]
+    statement = {"Sid": f"{sid_base(place.prefix)}Send", **wanted[0]}
+    after = {**with_statements(found, place, [statement]), "RedrivePolicy": found.get("RedrivePolicy", dead)}
+    return Wish(after, "the bucket may send to the queue, and what nobody understands has a place", True)
+
+
+def with_statements(document: Mapping[str, Any], place: Place, statements: Sequence[Any]) -> dict[str, Any]:
+    """A queue's document with these statements in the place of ours."""
+    policy = merge(
+        document.get("Policy") or EMPTY_POLICY, STATEMENTS, sid_base(place.prefix), {"Statement": statements}
+    )
+    rest = {key: value for key, value in document.items() if key != "Policy"}
+    return {**rest, "Policy": policy} if policy.get("Statement") else rest
 
 
 def notifications(sight: Sight) -> Wish | None:

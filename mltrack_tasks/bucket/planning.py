@@ -38,6 +38,7 @@ DECIDERS: dict[str, Decide] = {
     "acceleration": wishing.acceleration,
     "logging": wishing.logging,
     "replication": linking.replication,
+    "queue": linking.queue,
     "notifications": linking.notifications,
     "cloudtrail": linking.cloudtrail,
     "policy": wishing.policy,
@@ -45,7 +46,10 @@ DECIDERS: dict[str, Decide] = {
 """In the order in which they are applied: replication needs versions, and a policy may refuse what "
 "follows."""
 
-SETTING_OF = {name: "block_public_access" if name == "public_access" else name for name in DECIDERS}
+SETTING_OF = {
+    **{name: name for name in DECIDERS},
+    **{"public_access": "block_public_access", "queue": "notifications"},
+}
 RECOMMENDED = ("versioning", "encryption", "public_access", "ownership", "lifecycle", "policy")
 
 SHAPES: dict[str, Shape] = {
@@ -81,6 +85,10 @@ def own_part(name: str, document: Any, place: Place) -> Any:
         return document and {"Status": document.get("Status")}  # Ceph adds MFADelete, which is not ours
     if name == "policy":
         return own(parse_policy(document), STATEMENTS, sid_base(place.prefix))
+    if name == "queue":
+        said = document or {}
+        ours = own(said.get("Policy"), STATEMENTS, sid_base(place.prefix))
+        return {**ours, "dead_letters": bool(said.get("RedrivePolicy"))}
     if name == "cloudtrail":
         basic = [
             each

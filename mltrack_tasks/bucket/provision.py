@@ -95,6 +95,8 @@ def look(store: Store, admin: BucketAdmin, wish: BucketSettings) -> _Look:
     settings = wish.over(before.settings if before else None)
     applied = before.documents if before else {}
     admin.trail = settings.cloudtrail.trail if settings.cloudtrail else None
+    wished = settings.notifications
+    admin.queue = wished.queue_arn if wished and wished.create_queue else None
     found = {} if place.new else _read(admin, settings, applied)
     rows: list[Row] = []
     for name, each in found.items():
@@ -179,7 +181,7 @@ def _apply(store: Store, admin: BucketAdmin, looked: _Look, observe: Observe) ->
 
 _HINTS = {
     "notifications": "The queue must let S3 send to it: mltrack_tasks.bucket.policies.queue_policy is what "
-    "it needs.",
+    "it needs, and create_queue sees to it. After that S3 may need a minute: make the same call again.",
     "logging": "The target's policy must let logging.s3.amazonaws.com write to it.",
     "replication": "After versioning was first enabled, S3 may need some minutes: make the same call again.",
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from mltrack_tasks.bucket.applying import apply_document
 from mltrack_tasks.bucket.history import Change, last_applied, read_change, write_applied
+from mltrack_tasks.bucket.linking import with_statements
 from mltrack_tasks.bucket.merging import merge, merge_policy, same_document
 from mltrack_tasks.bucket.naming import sid_base
 from mltrack_tasks.bucket.planning import SETTING_OF, SHAPES, Row, digest_of, own_part, same_part
@@ -43,6 +44,8 @@ def undo_bucket_change(
     place = Place(admin.bucket, admin.settings.prefix, region)
     if kept.document == "cloudtrail":
         admin.trail = (kept.before or {}).get("TrailARN")
+    if kept.document == "queue":
+        admin.queue = (kept.before or kept.after)["QueueArn"]
     found = admin.read(kept.document).document
     target = undone(kept, found, place)
     why = f"as before change {change}"
@@ -81,6 +84,8 @@ def undone(change: Change, found: Any, place: Place) -> Any:
                 offered=change.before,
             )
         target = _ours_of(name, found, before, place)
+    if name == "queue" and target is None:
+        return with_statements(found, place, ())  # the queue stays: messages may lie in it
     if target is None and name in ("versioning", "acceleration"):
         return {"Status": "Suspended"}
     return target
@@ -90,6 +95,8 @@ def _ours_of(name: str, found: Any, part: Any, place: Place) -> Any:
     """A document with our rules as they were, and those of others as they are."""
     if name == "policy":
         return merge_policy(found, sid_base(place.prefix), part.get("Statement", ()))
+    if name == "queue":
+        return with_statements(found, place, part.get("Statement", ()))
     if name not in SHAPES:
         return part
     shape = SHAPES[name]

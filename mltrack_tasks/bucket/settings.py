@@ -127,6 +127,13 @@ class Notifications(_Group):
     """Messages about new records, which are written last: what they name is there. Empty: none of ours."""
 
     queue_arn: str | None = Field(default=None, description="ARN of the SQS queue.")
+    create_queue: bool = Field(
+        default=False,
+        description="Create the queue and its dead letters if missing, and let the bucket send to it.",
+    )
+    max_receives: int = Field(
+        default=5, ge=1, le=1_000, description="Times that a message comes before it is a dead letter."
+    )
     folders: tuple[str, ...] = Field(
         default=("manifests/", "names/"), description="Folders of the store whose new records are told."
     )

@@ -173,7 +173,7 @@ class Queue:
         if not policy.get("deadLetterTargetArn"):
             raise InvalidInputError(
                 f"The queue {self.name} has no queue for dead letters, and what cannot be understood would "
-                "come for ever: set its RedrivePolicy (docs/bucket.md, New data starts work)."
+                "come for ever: set its RedrivePolicy (provision_bucket: notifications.create_queue)."
             )
         return self._url_of(parse_queue(policy["deadLetterTargetArn"]))
 

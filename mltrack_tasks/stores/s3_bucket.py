@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mltrack_tasks.errors import AccessError, FormatError, MLTrackError
+from mltrack_tasks.stores.queue_setup import read_queue, write_queue
 from mltrack_tasks.stores.retry import tried
 from mltrack_tasks.stores.s3 import S3Store
 from mltrack_tasks.stores.s3_documents import APIS, Api, lost_of, plain
@@ -40,6 +41,7 @@ class BucketAdmin:
         self.store, self.settings = store, store.settings
         self.client: Any = build_client(store.session, store.settings)
         self.trail: str | None = None
+        self.queue: str | None = None
         self._body = b""
         self.client.meta.events.register("before-parse.s3", self._keep_body)
 
@@ -55,6 +57,8 @@ class BucketAdmin:
     def _read(self, name: str) -> Found:
         if name == "cloudtrail":
             return self._read_trail()
+        if name == "queue":
+            return self._read_queue()
         api = APIS[name]
         action = f"s3:Get{api.action}"
         try:
@@ -85,9 +89,16 @@ class BucketAdmin:
             return Found("absent")
         return Found("there", plain(read_selectors(self.store, self.trail)))
 
+    def _read_queue(self) -> Found:
+        document = read_queue(self.store, self.queue) if self.queue else {}
+        return Found("there", document) if document else Found("absent")
+
     def _write(self, name: str, document: Any) -> None:
         if name == "cloudtrail":
             write_selectors(self.store, document)
+            return
+        if name == "queue":
+            write_queue(self.store, document)
             return
         api = APIS[name]
         with botocore_errors(f"s3:Put{api.action}", f"s3://{self.bucket}"):
