@@ -17,7 +17,7 @@ from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError,
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.formats import is_packed
 from mltrack_tasks.parallel import map_ordered
-from mltrack_tasks.records import NamedData
+from mltrack_tasks.records import NamedData, Record
 from mltrack_tasks.recordstore import create_record, read_record
 from mltrack_tasks.refs import DataRef, is_ref_text, parse_ref
 from mltrack_tasks.stores.base import Store
@@ -246,8 +246,12 @@ def _read_named(store: Store, key: str, *, skip: _Errors) -> NamedData | None:
 
 def read_name(store: Store, key: str) -> NamedData:
     """Read one record of named data. IntegrityError if it is not what its place says."""
+    return named_in(store, key, read_record(store, key))
+
+
+def named_in(store: Store, key: str, record: Record) -> NamedData:
+    """Parse a record of named data that was read from ``key``, as ``read_name`` does."""
     what = f"{key} in {store.location}"
-    record = read_record(store, key)
     item = NamedData.from_record(record, what=what)
     if layout.name_key(item.name, record.content_digest) != key:
         raise IntegrityError(f"{what} does not hold what its place says; it was not written by this library.")

@@ -43,6 +43,7 @@ class Starter:
         self._deployment, self._parameter, self._wait = deployment, parameter, wait
         self._parameters, self._store_id = dict(parameters or {}), store_id
         self.failed: list[str] = []
+        self.deployment_id: str | None = None
         if deployment is not None:
             self._require_taken(deployment)
 
@@ -75,6 +76,7 @@ class Starter:
     def _require_taken(self, deployment: str) -> None:
         with prefect_errors(deployment), get_client(sync_client=True) as client:
             found = client.read_deployment_by_name(deployment)
+        self.deployment_id = str(found.id)
         schema = found.parameter_openapi_schema or {}
         properties = schema.get("properties", {})
         if unknown := sorted({self._parameter, *self._parameters} - set(properties)):

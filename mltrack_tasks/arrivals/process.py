@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from mltrack_tasks import events, layout
 from mltrack_tasks.arrivals.batches import Act, batches_of, begin_batch, finish_batch
 from mltrack_tasks.arrivals.holding import Held
 from mltrack_tasks.arrivals.notices import Said, news_in, read_message
 from mltrack_tasks.arrivals.report import ArrivalReport, Tally
-from mltrack_tasks.content import read_name
+from mltrack_tasks.content import named_in
 from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.manifests import read_manifest
 from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.recordstore import read_record
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.identity import s3_of
 from mltrack_tasks.stores.queues import MAX_VISIBILITY, Message, Queue
@@ -33,6 +35,7 @@ def process_new_data(
     act: Act,
     *,
     subscription: str | None = None,
+    own_deployment: str | None = None,
     batch_size: int = 500,
     max_messages: int = 10_000,
     visibility_s: int = 300,
@@ -46,6 +49,10 @@ def process_new_data(
     up to ``batch_size``, whatever other messages and records name it, and ``act`` is called for a batch once;
     after a kill in the middle perhaps again with the same batch, and the same ``id``. Who acted upon what is
     kept in the store, for each ``subscription`` anew; without a name it is ``events``.
+
+    What runs of the deployment of the id ``own_deployment`` stored starts nothing, or work that stores its
+    results here would start itself without end. Records tell which deployment wrote them; those of its
+    subflows do not.
 
     Messages stay hidden for ``visibility_s`` [s], renewed while the work goes on, and are deleted when it is
     done; if it fails, they come again. Those that cannot be understood, and those about records that cannot
@@ -66,6 +73,7 @@ def process_new_data(
     _require(wait_s, "wait_s", 0, MAX_WAIT)
     root = f"{bare.settings.prefix}/" if bare.settings.prefix else ""
     reader = _Reader(store.uncached(), bare.settings.bucket, root, subscription, batch_size, act, Tally())
+    reader.own_deployment = own_deployment
     opened = Queue(bare, queue)
     for group in _groups(opened, max_messages, visibility_s, wait_s):
         with Held(opened, group, visibility_s):
@@ -103,6 +111,7 @@ class _Reader:
     ) -> None:
         self._store, self._bucket, self._root = store, bucket, root
         self._subscription, self._size, self._act, self.tally = subscription, size, act, tally
+        self.own_deployment: str | None = None
 
     def read(self, group: Sequence[Message]) -> list[tuple[Message, str]]:
         """Act upon what a group of messages names -> those that were not understood, and why."""
@@ -118,16 +127,18 @@ class _Reader:
             for name in self._news(said):
                 names.setdefault(name, []).append(message)
         refs: set[str] = set()
-        read = map_ordered(partial(_refs_of_one, self._store), names, self._store.max_workers)
+        read = map_ordered(partial(_read_one, self._store), names, self._store.max_workers)
         for (name, messages), found in zip(names.items(), read, strict=True):
             if isinstance(found, str):
                 bad = [each for each in messages if each not in {message for message, _ in buried}]
                 buried += [(message, f"{name[0]}: {found}") for message in bad]
             elif found is None:
                 self.tally.gone += 1
+            elif self.own_deployment and found.writer == self.own_deployment:
+                self.tally.own += 1
             else:
                 self.tally.records += 1
-                refs |= found
+                refs |= found.refs
         self._act_upon(refs)
         for _, reason in buried:
             self.tally.bury(reason)
@@ -158,18 +169,28 @@ class _Reader:
         self.tally.known += max(len(refs) - (self.tally.new - before), 0)
 
 
-def _refs_of_one(store: Store, names: tuple[str, ...]) -> set[str] | str | None:
-    """What a record names that is under one of two keys."""
-    return next((found for found in map(partial(_refs_of, store), names) if found is not None), None)
+class _Record(NamedTuple):
+    """What a record names (texts of refs), and the id of the deployment whose run wrote it."""
+
+    refs: set[str]
+    writer: str | None
 
 
-def _refs_of(store: Store, key: str) -> set[str] | str | None:
-    """What a record names: texts of refs; None if it is gone, and why if it cannot be read."""
+def _read_one(store: Store, names: tuple[str, ...]) -> _Record | str | None:
+    """Read a record that is under one of two keys."""
+    return next((found for found in map(partial(_read, store), names) if found is not None), None)
+
+
+def _read(store: Store, key: str) -> _Record | str | None:
+    """Read a record; None if it is gone, and why if it cannot be read."""
     manifest = layout.parse_manifest_key(key)
     try:
         if manifest:
-            return {str(ref) for ref in read_manifest(store, *manifest).all_refs}
-        return {str(read_name(store, key).ref)}
+            run = read_manifest(store, *manifest)
+            return _Record({str(ref) for ref in run.all_refs}, run.provenance.get("deployment_id"))
+        record = read_record(store, key)
+        ref = named_in(store, key, record).ref
+        return _Record({str(ref)}, record.provenance.get("deployment_id"))
     except NotFoundError:
         return None
     except (IntegrityError, FormatError) as error:

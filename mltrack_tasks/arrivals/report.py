@@ -14,7 +14,8 @@ class ArrivalReport:
 
     ``records`` are those that messages told of and that are there; ``new`` counts blobs that were acted upon,
     in ``batches``; ``known`` those that were acted upon before, or by somebody else. ``foreign`` counts
-    objects outside the store and events that are no creations, ``gone`` records that were removed meanwhile,
+    objects outside the store and events that are no creations, ``own`` records that the deployment itself
+    wrote, ``gone`` records that were removed meanwhile,
     ``tests`` S3's own trials. ``buried`` messages could not be understood, and lie in the queue for dead
     letters. ``begun`` are the ids of what was begun (flow runs).
     """
@@ -27,6 +28,7 @@ class ArrivalReport:
     known: int = 0
     batches: int = 0
     foreign: int = 0
+    own: int = 0
     gone: int = 0
     tests: int = 0
     buried: int = 0
@@ -42,6 +44,7 @@ class ArrivalReport:
             "in batches": self.batches,
             "acted upon before": self.known,
             "of other places, or no creation": self.foreign,
+            "written by the deployment itself": self.own,
             "removed meanwhile": self.gone,
             "trials by S3": self.tests,
             "not understood, to the dead letters": self.buried,
@@ -66,6 +69,7 @@ class Tally:
     known: int = 0
     batches: int = 0
     foreign: int = 0
+    own: int = 0
     gone: int = 0
     tests: int = 0
     buried: int = 0

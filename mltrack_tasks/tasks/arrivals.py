@@ -39,7 +39,7 @@ def process_new_data(
     retries name it. For each batch the event ``mltrack.data.arrived`` is emitted; without a deployment that
     is all. What was acted upon is remembered in the store under the name ``subscription``, by default the
     deployment's. ``wait`` waits for each run to end; messages stay hidden (``visibility_s`` [s], renewed)
-    until then.
+    until then. What the deployment's own runs store starts nothing, except in their subflows.
 
     Messages that cannot be understood go to the queue's dead letters. In a flow the figures are also shown
     (artifacts ``mltrack-arrivals`` and ``mltrack-dead-letters``). Raises NotFoundError for an unknown
@@ -54,6 +54,7 @@ def process_new_data(
             queue,
             start,
             subscription=subscription or deployment,
+            own_deployment=start.deployment_id,
             batch_size=batch_size,
             max_messages=max_messages,
             visibility_s=visibility_s,

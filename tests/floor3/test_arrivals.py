@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mltrack_tasks import provenance
 from mltrack_tasks.arrivals import process
 from mltrack_tasks.arrivals.batches import Batch
 from mltrack_tasks.arrivals.holding import Held
@@ -171,6 +172,20 @@ def bridge(place: Place, key: str) -> dict[str, Any]:
     event = bridged(f"mltrack/{key}")
     event["detail"]["bucket"]["name"] = place.bucket.name
     return event
+
+
+def test_what_the_deployment_itself_stores_starts_nothing(bare: Place) -> None:
+    """Or it would be started by its own results, without end."""
+    with provenance.within(deployment_id="d1"):
+        store_data(bare.store, "result", "n")
+        store_run(bare.store, "r", {"result": [1]}, storage_mode="flat")
+    [key] = [stat.key for stat in bare.store.list("names/")]
+    body = of_records(told(bare, key), told(bare, "manifests/r.json"))
+    bare.queues.send(body)
+    report = bare.process(own_deployment="d1")
+    assert (report.own, report.records, report.new) == (2, 0, 0)
+    bare.queues.send(body)
+    assert bare.process(own_deployment="d2").new == 2
 
 
 def test_work_that_fails_comes_again(bare: Place) -> None:
