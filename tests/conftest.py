@@ -58,6 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
         MLTRACK_CACHE_DIR=str(Path(home.name) / "cache"),
         PREFECT_HOME=str(Path(home.name) / "prefect"),
         PREFECT_PROFILES_PATH=str(Path(home.name) / "profiles.toml"),
+        # Other stages may keep the cores busy: Prefect's own limits, 20 and 60 s, are for machines at rest.
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="180",
+        PREFECT_API_REQUEST_TIMEOUT="180",
         # Prefect before 3.8.6 keeps these in the user's home whatever PREFECT_HOME says.
         PREFECT_LOCAL_STORAGE_PATH=str(Path(home.name) / "storage"),
         PREFECT_MEMO_STORE_PATH=str(Path(home.name) / "memo.toml"),
