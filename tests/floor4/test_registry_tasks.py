@@ -32,6 +32,7 @@ from mltrack_tasks import (
     register_model,
     registry,
     remove_alias,
+    remove_version,
     resolve_model,
     rollback_model,
     set_policy,
@@ -268,6 +269,7 @@ def test_the_page_names_all_that_events_say(
         remove_alias("m", "production", store=where)
         deprecate_version("m", two, store=where)
         copy_model("m", one, str(tmp_path / "other"), store=where)
+        remove_version("m", two, though_promoted=True, dry_run=False, store=where)
 
     changes()
     said = {event["event"]: set(event["payload"]) for event in emitted}
