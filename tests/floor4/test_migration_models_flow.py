@@ -33,7 +33,8 @@ def promoted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[Any]
 
     def emitted() -> list[Any]:
         worker.wait_until_empty()
-        found = [event for client in AssertingEventsClient.all for event in client.events]
+        # A client that was just made has none yet: it gets the list when it is entered.
+        found = [event for client in AssertingEventsClient.all for event in getattr(client, "events", ())]
         return [event.payload for event in found if event.event == "mltrack.model.promoted"]
 
     yield emitted
