@@ -75,24 +75,24 @@ def too_many_values(body: bytes | bytearray | memoryview) -> int:
     """Count the values in a record's JSON without parsing it -> how many, or 0 if it may hold as many."""
     raw = bytes(body)
     allowed = FREE_VALUES + len(raw) // BYTES_PER_VALUE
-    if _marks(raw) <= allowed:  # texts may hold the same characters, so this counts too many
+    if marks(raw) <= allowed:  # texts may hold the same characters, so this counts too many
         return 0
-    found = _marks_outside_texts(raw)
+    found = marks_outside_texts(raw)
     return found if found > allowed else 0
 
 
-def _marks(raw: bytes) -> int:
+def marks(raw: bytes) -> int:
     """Count what begins or separates values."""
     return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
 
 
-def _marks_outside_texts(raw: bytes) -> int:
+def marks_outside_texts(raw: bytes) -> int:
     """Count the same outside of quotes, slice by slice: there may be millions of quotes."""
     plain = raw.replace(rb"\\", b"").replace(rb"\"", b"")
     found, inside = 0, 0
     for start in range(0, len(plain), _SLICE):
         pieces = plain[start : start + _SLICE].split(b'"')
-        found += _marks(b"".join(pieces[inside::2]))
+        found += marks(b"".join(pieces[inside::2]))
         inside ^= (len(pieces) - 1) & 1
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from json import JSONDecodeError
 from typing import Any, cast
 from uuid import NAMESPACE_URL, uuid5
 
@@ -15,12 +16,13 @@ from prefect.exceptions import ObjectNotFound
 
 from mltrack_tasks import events
 from mltrack_tasks.arrivals.batches import Batch
-from mltrack_tasks.errors import InvalidInputError, MLTrackError, NotFoundError, TransientError
+from mltrack_tasks.errors import AccessError, InvalidInputError, MLTrackError, NotFoundError, TransientError
 from mltrack_tasks.events import Event
 from mltrack_tasks.tasking import report
 
 REFUSED = (400, 409, 422)
 """Answers of Prefect's API to parameters that the deployment's flow does not take."""
+DENIED = (401, 403)
 
 
 class Starter:
@@ -40,16 +42,16 @@ class Starter:
         store_id: str = "",
         wait: bool = False,
     ) -> None:
-        self._deployment, self._parameter, self._wait = deployment, parameter, wait
+        self.deployment, self._parameter, self._wait = deployment, parameter, wait
         self._parameters, self._store_id = dict(parameters or {}), store_id
-        self.failed: list[str] = []
+        self.waited, self.failed = 0, list[str]()
         self.deployment_id: str | None = None
         if deployment is not None:
             self._require_taken(deployment)
 
     def __call__(self, batch: Batch) -> str | None:
         """Start the deployment for a batch, and emit ``mltrack.data.arrived`` -> the flow run's id."""
-        run = None if self._deployment is None else self._start(self._deployment, batch)
+        run = None if self.deployment is None else self._start(self.deployment, batch)
         details = {"batch": batch.id, "count": len(batch.refs), "flow_run_id": run, "refs": list(batch.refs)}
         key = str(uuid5(NAMESPACE_URL, self._key(batch)))
         report(Event(events.DATA_ARRIVED, batch.subscription, details, id=key))
@@ -66,6 +68,7 @@ class Starter:
                 as_subflow=False,  # it outlives the run that found its data
             )
         run = cast(FlowRun, begun)  # a coroutine in async code only
+        self.waited += self._wait
         if self._wait and not (run.state and run.state.is_completed()):
             self.failed.append(str(run.id))
         return str(run.id)
@@ -89,12 +92,16 @@ class Starter:
 
 @contextmanager
 def prefect_errors(deployment: str) -> Iterator[None]:
-    """Translate what Prefect's API answers about a deployment."""
+    """Translate what Prefect's API answers; its address is left out, as a password may be in it."""
     try:
         yield
     except ObjectNotFound as error:
         raise NotFoundError(
             f"Prefect has no deployment {deployment!r}; write flow/deployment (`prefect deployment ls`)."
+        ) from error
+    except JSONDecodeError as error:
+        raise TransientError(
+            "What answered in place of Prefect's API was no JSON. Check PREFECT_API_URL; nothing was lost."
         ) from error
     except ValueError as error:
         if isinstance(error, MLTrackError):
@@ -103,11 +110,14 @@ def prefect_errors(deployment: str) -> Iterator[None]:
             f"{deployment!r} is no deployment: {error}. Write flow/deployment."
         ) from error
     except httpx.HTTPStatusError as error:
-        said = f"Prefect's API refused to run {deployment!r}: {error}."
-        if error.response.status_code in REFUSED:
-            raise InvalidInputError(f"{said} Check the parameters that its flow takes.") from error
-        raise TransientError(f"{said} Try again; nothing was lost.") from error
+        status, detail = error.response.status_code, " ".join(error.response.text.split())[:300]
+        said = f"Prefect's API refused to run {deployment!r} ({status} {error.response.reason_phrase})"
+        if status in REFUSED:
+            raise InvalidInputError(f"{said}: {detail}. Check the parameters that its flow takes.") from None
+        if status in DENIED:
+            raise AccessError(f"{said}. Set PREFECT_API_KEY or PREFECT_API_AUTH_STRING.") from None
+        raise TransientError(f"{said}. Try again; nothing was lost.") from None
     except httpx.HTTPError as error:
         raise TransientError(
-            f"Prefect's API does not answer ({error!r}). Try again; nothing was lost."
-        ) from error
+            f"Prefect's API does not answer ({type(error).__name__}). Try again; nothing was lost."
+        ) from None

@@ -8,13 +8,13 @@ begun twice after a kill: it is given the batch's id, by which the second is kno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mltrack_tasks import canonical, provenance
 from mltrack_tasks.arrivals.keys import batch_key, claim_key, done_key
 from mltrack_tasks.digest import is_digest, sha256_hex
-from mltrack_tasks.errors import IntegrityError, NotFoundError
+from mltrack_tasks.errors import ArchivedError, FormatError, IntegrityError, MLTrackError, NotFoundError
 from mltrack_tasks.fields import Fields
 from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.records import Record
@@ -37,17 +37,37 @@ Act = Callable[[Batch], str | None]
 after a kill, it must begin nothing new."""
 
 
-def batches_of(store: Store, subscription: str, refs: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Sort refs into those that no batch has yet, and the ids of the batches that have the others."""
-    wanted = sorted(set(refs))
-    found = map_ordered(lambda ref: _claim_of(store, subscription, ref), wanted, store.max_workers)
-    new, claimed = [], set()
-    for ref, batch in zip(wanted, found, strict=True):
+UNREADABLE = (IntegrityError, FormatError, NotFoundError, ArchivedError)
+"""What is wrong with one record alone, and stops the work on no other."""
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Refs that no batch has yet, the batches that have others, and refs whose claim cannot be read: why."""
+
+    new: list[str] = field(default_factory=list)
+    claimed: dict[str, list[str]] = field(default_factory=dict)
+    bad: dict[str, str] = field(default_factory=dict)
+
+
+def batches_of(store: Store, subscription: str, refs: Iterable[str]) -> Sorted:
+    """Sort refs by the batch that has them."""
+
+    def look(ref: str) -> str | MLTrackError | None:
+        try:
+            return _claim_of(store, subscription, ref)
+        except UNREADABLE as error:
+            return error
+
+    wanted, found = sorted(set(refs)), Sorted()
+    for ref, batch in zip(wanted, map_ordered(look, wanted, store.max_workers), strict=True):
         if batch is None:
-            new.append(ref)
+            found.new.append(ref)
+        elif isinstance(batch, MLTrackError):
+            found.bad[ref] = str(batch)
         else:
-            claimed.add(batch)
-    return new, sorted(claimed)
+            found.claimed.setdefault(batch, []).append(ref)
+    return found
 
 
 def begin_batch(store: Store, subscription: str, refs: Sequence[str]) -> str:
@@ -59,30 +79,36 @@ def begin_batch(store: Store, subscription: str, refs: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """What finishing a batch did: on how many blobs it acted, what that began, and which ``others`` have the
-    rest of its list."""
+class Settled:
+    """What a batch has, and which ``others`` have the rest of its list. Nothing of either if it is done."""
 
-    acted: int = 0
-    begun: str | None = None
-    others: frozenset[str] = frozenset()
+    refs: tuple[str, ...] = ()
+    others: Mapping[str, list[str]] = field(default_factory=dict)
+    done: bool = False
 
 
-def finish_batch(store: Store, subscription: str, batch: str, act: Act) -> Finished:
-    """Claim what a batch may have, act upon what it has, and write down that it is done.
+def settle_batch(store: Store, subscription: str, batch: str) -> Settled:
+    """Claim what a batch may have -> what it has.
 
-    Does nothing for one that is done. A batch among the ``others`` may belong to somebody who died: whoever
-    deletes the messages about them finishes those too.
+    A batch among the ``others`` may belong to somebody who died: whoever deletes the messages about them
+    finishes those too. Raises one of UNREADABLE for a batch that is not there, or not what its name says.
     """
     if store.head(done_key(subscription, batch)) is not None:
-        return Finished()
+        return Settled(done=True)
     refs = _listed(store, subscription, batch)
-    owners = list(map_ordered(lambda ref: _claim(store, subscription, ref, batch), refs, store.max_workers))
-    mine = tuple(ref for ref, owner in zip(refs, owners, strict=True) if owner == batch)
-    begun = act(Batch(batch, subscription, mine)) if mine else None
+    owners = map_ordered(lambda ref: _claim(store, subscription, ref, batch), refs, store.max_workers)
+    have: dict[str, list[str]] = {}
+    for ref, owner in zip(refs, owners, strict=True):
+        have.setdefault(owner, []).append(ref)
+    return Settled(tuple(have.pop(batch, ())), have)
+
+
+def finish_batch(store: Store, subscription: str, batch: str, refs: tuple[str, ...], act: Act) -> str | None:
+    """Act upon what a batch has, and write down that it is done -> what was begun."""
+    begun = act(Batch(batch, subscription, refs)) if refs else None
     done = Record({"batch": batch, "begun": begun}, provenance.current())
     ensure(store, done_key(subscription, batch), done.to_bytes())
-    return Finished(len(mine), begun, frozenset(owners) - {batch})
+    return begun
 
 
 def _claim_of(store: Store, subscription: str, ref: str) -> str | None:

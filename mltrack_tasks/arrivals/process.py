@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from mltrack_tasks import events, layout
-from mltrack_tasks.arrivals.batches import Act, batches_of, begin_batch, finish_batch
+from mltrack_tasks.arrivals.batches import (
+    UNREADABLE,
+    Act,
+    batches_of,
+    begin_batch,
+    finish_batch,
+    settle_batch,
+)
 from mltrack_tasks.arrivals.holding import Held
 from mltrack_tasks.arrivals.notices import Said, news_in, read_message
 from mltrack_tasks.arrivals.report import ArrivalReport, Tally
 from mltrack_tasks.content import named_in
-from mltrack_tasks.errors import FormatError, IntegrityError, InvalidInputError, NotFoundError
+from mltrack_tasks.errors import IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.manifests import read_manifest
 from mltrack_tasks.parallel import map_ordered
@@ -27,6 +34,8 @@ MAX_BATCH = 5_000
 """Refs of one batch: as a parameter of a flow run they take 80 bytes each, and Prefect takes 512 KiB."""
 MAX_WAIT = 20
 """[s] that SQS waits for messages at most."""
+_OTHER_NAMES = ("-s3alias", "--ol-s3")
+"""Aliases of access points end so; messages name the bucket behind one."""
 
 
 def process_new_data(
@@ -65,6 +74,12 @@ def process_new_data(
     bare = s3_of(store)
     if bare is None:
         raise InvalidInputError(f"{store.location} is not in a bucket: nobody sends messages about it.")
+    bucket = bare.settings.bucket
+    if bucket.endswith(_OTHER_NAMES) or bucket.startswith("arn:"):
+        raise InvalidInputError(
+            f"{store.location} is named by an access point, and messages name the bucket behind it, so that "
+            "all would seem foreign. Open the store by its bucket's name."
+        )
     subscription = "events" if subscription is None else subscription
     layout.encode_segment(subscription, what="The subscription")
     _require(batch_size, "batch_size", 1, MAX_BATCH)
@@ -72,16 +87,17 @@ def process_new_data(
     _require(visibility_s, "visibility_s", 1, MAX_VISIBILITY)
     _require(wait_s, "wait_s", 0, MAX_WAIT)
     root = f"{bare.settings.prefix}/" if bare.settings.prefix else ""
-    reader = _Reader(store.uncached(), bare.settings.bucket, root, subscription, batch_size, act, Tally())
+    reader = _Reader(store.uncached(), bucket, root, subscription, batch_size, act, Tally())
     reader.own_deployment = own_deployment
     opened = Queue(bare, queue)
     for group in _groups(opened, max_messages, visibility_s, wait_s):
         with Held(opened, group, visibility_s):
             buried = reader.read(group)
-            for message, reason in buried:
+            # What is done goes first: a message that the other queue does not take must not bring it back.
+            opened.delete([each for each in group if each not in buried])
+            for message, reason in buried.items():
                 opened.bury(message, reason)
                 observe(Event(events.MESSAGE_BURIED, opened.name, {"id": message.id, "reason": reason}))
-            opened.delete([each for each in group if each not in {message for message, _ in buried}])
     return reader.tally.report(opened.name, subscription)
 
 
@@ -113,34 +129,35 @@ class _Reader:
         self._subscription, self._size, self._act, self.tally = subscription, size, act, tally
         self.own_deployment: str | None = None
 
-    def read(self, group: Sequence[Message]) -> list[tuple[Message, str]]:
-        """Act upon what a group of messages names -> those that were not understood, and why."""
-        buried: list[tuple[Message, str]] = []
+    def read(self, group: Sequence[Message]) -> dict[Message, str]:
+        """Act upon what a group of messages names -> those that name what cannot be read, and why."""
+        buried: dict[Message, str] = {}
         names: dict[tuple[str, ...], list[Message]] = {}
         for message in group:
             self.tally.messages += 1
             try:
                 said = read_message(message.body)
             except IntegrityError as error:
-                buried.append((message, str(error)))
+                buried[message] = str(error)
                 continue
             for name in self._news(said):
                 names.setdefault(name, []).append(message)
-        refs: set[str] = set()
+        refs: dict[str, list[Message]] = {}
         read = map_ordered(partial(_read_one, self._store), names, self._store.max_workers)
         for (name, messages), found in zip(names.items(), read, strict=True):
             if isinstance(found, str):
-                bad = [each for each in messages if each not in {message for message, _ in buried}]
-                buried += [(message, f"{name[0]}: {found}") for message in bad]
+                buried |= dict.fromkeys(messages, f"{name[0]}: {found}")
             elif found is None:
                 self.tally.gone += 1
             elif self.own_deployment and found.writer == self.own_deployment:
                 self.tally.own += 1
             else:
                 self.tally.records += 1
-                refs |= found.refs
-        self._act_upon(refs)
-        for _, reason in buried:
+                for ref in found.refs:
+                    refs.setdefault(ref, []).extend(messages)
+        for ref, reason in self._act_upon(refs).items():
+            buried |= dict.fromkeys(refs[ref], f"{ref}: {reason}")
+        for reason in buried.values():
             self.tally.bury(reason)
         return buried
 
@@ -153,20 +170,31 @@ class _Reader:
             else:
                 self.tally.foreign += 1
 
-    def _act_upon(self, refs: set[str]) -> None:
-        store, subscription, before = self._store, self._subscription, self.tally.new
-        new, claimed = batches_of(store, subscription, refs)
+    def _act_upon(self, refs: Collection[str]) -> dict[str, str]:
+        """Finish the batches that have ``refs`` -> those whose batch cannot be known or read, and why."""
+        store, subscription = self._store, self._subscription
+        found = batches_of(store, subscription, refs)
+        new, bad, acted = found.new, found.bad, set[str]()
         parts = [new[start : start + self._size] for start in range(0, len(new), self._size)]
-        todo, seen = [*claimed, *(begin_batch(store, subscription, part) for part in parts)], set[str]()
+        todo = [*found.claimed.items(), *((begin_batch(store, subscription, part), part) for part in parts)]
+        seen: dict[str, str | None] = {}
         while todo:
-            batch = todo.pop(0)
-            if batch in seen:
-                continue
-            seen.add(batch)
-            finished = finish_batch(store, subscription, batch, self._act)
-            self.tally.act(finished.acted, finished.begun)
-            todo += sorted(finished.others)
-        self.tally.known += max(len(refs) - (self.tally.new - before), 0)
+            batch, wanted = todo.pop(0)
+            if batch not in seen:
+                try:
+                    settled, seen[batch] = settle_batch(store, subscription, batch), None
+                except UNREADABLE as error:
+                    seen[batch] = f"its batch {batch[:12]}: {error}"
+                else:
+                    todo += sorted(settled.others.items())
+                    if not settled.done:
+                        begun = finish_batch(store, subscription, batch, settled.refs, self._act)
+                        self.tally.act(len(settled.refs), begun)
+                        acted.update(settled.refs)
+            if reason := seen[batch]:
+                bad |= {ref: reason for ref in wanted if ref in refs}
+        self.tally.known += len(set(refs) - acted - bad.keys())
+        return bad
 
 
 class _Record(NamedTuple):
@@ -193,7 +221,7 @@ def _read(store: Store, key: str) -> _Record | str | None:
         return _Record({str(ref)}, record.provenance.get("deployment_id"))
     except NotFoundError:
         return None
-    except (IntegrityError, FormatError) as error:
+    except UNREADABLE as error:
         return str(error)
 
 

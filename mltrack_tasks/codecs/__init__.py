@@ -97,6 +97,9 @@ def describe(format: str, source: BinaryIO, *, what: str = "data") -> Descriptio
         if is_packed(format):
             from mltrack_tasks.codecs import zstd
 
+            if plain_format(format) == "json":  # all of it is read: weighed as it is for ``decode``
+                canonical.loads_value(zstd.unpacked(source.read(), "json"), what=what)
+                return packed(_JSON)
             with zstd.unpacked_file(source) as inside:
                 return packed(describe(plain_format(format), inside, what=what))
         if format == "json":

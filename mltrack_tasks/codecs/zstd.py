@@ -6,12 +6,15 @@ unpacked a frame at a time into a buffer of that size. What does not say it, or 
 
 from __future__ import annotations
 
+import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from mltrack_tasks import canonical
 from mltrack_tasks.digest import MiB
 from mltrack_tasks.memory import free_memory
 
@@ -27,8 +30,12 @@ _FIELD = (1, 2, 4, 8)
 _RESERVED = 3
 _VALUE = 80
 """[bytes] that a value of JSON takes about as a Python object, however short its text is."""
-_TIMES = {"npy": 2, "json": 3, "bin": 2}
-"""How often a format lies in memory while it is read: the bytes, and what is made of them."""
+_TIMES = {"npy": 3, "json": 4, "bin": 2}
+"""How often a format lies in memory while it is read: the bytes, and what is made of them (measured)."""
+_WIDE = ((re.compile(rb"[\xf0-\xff]"), 10), (re.compile(rb"[\xc4-\xef]"), 6))
+"""The same for JSON that has such a byte: one such character makes Python's text 4 or 2 bytes wide."""
+_MAX_BLOCKS = CHUNK // 512
+"""Blocks of a frame: zstd makes them of 128 KiB, or parts of it; a forged one takes 3 bytes, and as long."""
 
 
 class Frame(NamedTuple):
@@ -91,7 +98,9 @@ def frame_at(body: memoryview) -> Frame | None:
 
 
 def _end_of_blocks(body: memoryview, at: int) -> int | None:
-    while at + 3 <= len(body):
+    for _ in range(_MAX_BLOCKS):
+        if at + 3 > len(body):
+            return None
         header = int.from_bytes(body[at : at + 3], "little")
         last, kind, size = header & 1, header >> 1 & 3, header >> 3
         if kind == _RESERVED:
@@ -99,7 +108,7 @@ def _end_of_blocks(body: memoryview, at: int) -> int | None:
         at += 3 + (1 if kind == 1 else size)
         if last:
             return at
-    return None
+    raise ValueError(f"a frame has more than {_MAX_BLOCKS:,} blocks")
 
 
 def frames_of(chunks: Iterable[bytes | memoryview]) -> Iterator[tuple[Frame, memoryview]]:
@@ -134,20 +143,34 @@ def unpacked(body: bytes | memoryview, format: str) -> bytearray:
     for frame, _ in frames_of([body]):
         plain += frame.plain
         _require_room(plain * _TIMES[format], free)
-    whole, at, values = bytearray(plain), 0, 0
+    whole, at, values, times = bytearray(plain), 0, 0, _TIMES[format]
     for frame, part in frames_of([body]):
         piece = unpack(frame, part)
         whole[at : at + frame.plain] = piece
         at += frame.plain
         if format == "json":
-            values += sum(map(piece.count, (b",", b"[", b"{")))
-    _require_room(values * _VALUE, free_memory())
+            values += canonical.marks(piece)
+            if not piece.isascii():
+                times = max([times, *(more for wide, more in _WIDE if wide.search(piece))])
+    free = free_memory()
+    if values * _VALUE > free:
+        values = canonical.marks_outside_texts(bytes(whole))  # texts may hold the same characters
+    _require_room(max(values * _VALUE, plain * (times - 1)), free)
     return whole
 
 
 @contextmanager
 def unpacked_file(source: BinaryIO) -> Iterator[BinaryIO]:
-    """Unpack a file, from its beginning, into a temporary one."""
+    """Unpack a file, from its beginning, into a temporary one.
+
+    Raises ValueError, before anything is unpacked, if the temporary folder has no room for it.
+    """
+    source.seek(0)
+    plain, free = 0, shutil.disk_usage(tempfile.gettempdir()).free
+    for frame, _ in frames_of(iter(lambda: source.read(MiB), b"")):
+        plain += frame.plain
+        if plain > free:
+            raise ValueError(f"it takes {plain:,} bytes of the temporary folder, and {free:,} are free")
     source.seek(0)
     with tempfile.SpooledTemporaryFile(max_size=_SPOOLED) as spooled:
         for frame, part in frames_of(iter(lambda: source.read(MiB), b"")):

@@ -50,7 +50,7 @@ def make_plan(
         if is_garbage(place, marks, before):
             doomed.add(place.digest)
             for stat in place.blobs:
-                by_format[stat.key.rpartition(".")[2]] += stat.size
+                by_format[stat.key.rpartition("/data.")[2]] += stat.size
             by_age[_age(now - max(stat.modified for stat in place.objects))] += place.size_bytes
         if number % _REPORT_EVERY == 0:
             details = {"done": number, "total": None, "unit": "blobs"}

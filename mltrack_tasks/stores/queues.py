@@ -142,19 +142,21 @@ class Queue:
         options: dict[str, Any],
         send: Callable[[list[dict[str, Any]]], Any],
     ) -> None:
+        failed: list[dict[str, Any]] = []
         for start in range(0, len(messages), AT_ONCE):
             entries = [
                 {"Id": str(number), "ReceiptHandle": message.handle, **options}
                 for number, message in enumerate(messages[start : start + AT_ONCE])
             ]
             answer = self._ask(action, lambda entries=entries: send(entries))  # type: ignore[misc]
-            if failed := answer.get("Failed"):
-                first = failed[0]
-                raise TransientError(
-                    f"sqs:{action} on the queue {self.name} failed for {len(failed)} of {len(entries)} "
-                    f"messages: {first.get('Code')}: {first.get('Message')}. They come again.",
-                    details={"code": first.get("Code"), "queue": self.name},
-                )
+            failed += answer.get("Failed", ())
+        if failed:  # only now: the others are not to come again with them
+            code, said = (failed[0].get(name) for name in ("Code", "Message"))
+            raise TransientError(
+                f"sqs:{action} on the queue {self.name} failed for {len(failed)} of {len(messages)} "
+                f"messages: {code}: {said}. They come again.",
+                details={"code": code, "queue": self.name},
+            )
 
     def _url_of(self, named: Named) -> str:
         owner = {"QueueOwnerAWSAccountId": named.account} if named.account else {}

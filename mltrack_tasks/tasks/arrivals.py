@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mltrack_tasks.arrivals import process
 from mltrack_tasks.arrivals.report import ArrivalReport
 from mltrack_tasks.artifacts import markdown, plain, table
 from mltrack_tasks.blocks import MLTrackStore
-from mltrack_tasks.errors import PartialTransferError
+from mltrack_tasks.errors import PartialTransferError, TransientError
 from mltrack_tasks.resolve import open_store
 from mltrack_tasks.starting import Starter
 from mltrack_tasks.stores.guard import guard_of
@@ -48,7 +49,7 @@ def process_new_data(
     """
     opened = open_store(store)
     start = Starter(deployment, parameter, parameters, store_id=guard_of(opened).store_id or "", wait=wait)
-    with recorded():
+    with recorded(), _failures_told(start):
         found = process.process_new_data(
             opened,
             queue,
@@ -62,14 +63,28 @@ def process_new_data(
             observe=report,
         )
     _show(found)
+    _require_complete(start, found.begun)
+    return found
+
+
+@contextmanager
+def _failures_told(start: Starter) -> Iterator[None]:
+    """Tell of runs that failed also where the reading fails later: a retry would not know of them."""
+    try:
+        yield
+    except TransientError as error:
+        _require_complete(start, (), f" The reading then stopped: {error}")
+        raise
+
+
+def _require_complete(start: Starter, begun: Sequence[str], more: str = "") -> None:
     if start.failed:
         raise PartialTransferError(
-            f"{len(start.failed)} of {found.batches} runs of {deployment!r} did not complete; the first is "
-            f"{start.failed[0]}. Their data is not new any more: run them again in Prefect.",
-            done=tuple(run for run in found.begun if run not in start.failed),
+            f"{len(start.failed)} of {start.waited} runs of {start.deployment!r} did not complete; the first "
+            f"is {start.failed[0]}. Their data is not new any more: run them again in Prefect.{more}",
+            done=tuple(run for run in begun if run not in start.failed),
             failed=tuple(start.failed),
         )
-    return found
 
 
 def _show(found: ArrivalReport) -> None:

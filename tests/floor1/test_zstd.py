@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tracemalloc
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mltrack_tasks import codecs
+from mltrack_tasks import canonical, codecs
 from mltrack_tasks.codecs import zstd
 from mltrack_tasks.errors import IntegrityError
 
@@ -116,10 +117,11 @@ BOMB = frame(zstd.CHUNK, rle(64)) * 20_000
         (frame(zstd.CHUNK, rle(64, last=False)), "ends within"),
         (pack(b"x") + pack(b""), "empty frames"),
         (BOMB, "bytes of memory once it is unpacked"),
+        (frame(0, b"\0\0\0" * 20_000), "more than 16,384 blocks"),
     ],
     ids=[
         *("empty", "parquet", "magic only", "no size", "dictionary", "large frame", "huge frame", "lie"),
-        *("block", "cut", "tail", "no last block", "empty frames", "bomb"),
+        *("block", "cut", "tail", "no last block", "empty frames", "bomb", "tiny blocks"),
     ],
 )
 def test_what_is_forged_is_refused(body: bytes, reason: str) -> None:
@@ -139,6 +141,42 @@ def test_json_that_would_become_too_many_values(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(IntegrityError, match="bytes of memory once it is unpacked"):
         codecs.decode("json.zst", body, what="it")
     assert len(codecs.decode("bin.zst", body, what="it")) == 2_100_004
+
+
+@pytest.mark.parametrize(("letter", "times"), [("a", 4), ("ä", 4), ("漢", 6), ("🙂", 10)])
+def test_one_wide_character_makes_all_of_a_text_wide(
+    letter: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is reserved is what Python takes for it at most, and what has so much room is read."""
+    plain = f'"{"a" * 4_000_000}{letter}"'.encode()
+    body = pack(plain)
+    tracemalloc.start()
+    try:
+        assert codecs.decode("json.zst", body, what="it")[-1] == letter
+        assert tracemalloc.get_traced_memory()[1] < times * len(plain) + len(plain)
+    finally:
+        tracemalloc.stop()
+    monkeypatch.setattr(zstd, "free_memory", lambda: times * len(plain))
+    assert codecs.decode("json.zst", body, what="it")[-1] == letter
+    monkeypatch.setattr(zstd, "free_memory", lambda: (times - 1) * len(plain) - 1)
+    with pytest.raises(IntegrityError, match="bytes of memory once it is unpacked"):
+        codecs.decode("json.zst", body, what="it")
+    with pytest.raises(IntegrityError, match="bytes of memory once it is unpacked"):
+        codecs.describe("json.zst", io.BytesIO(body), what="it")
+
+
+def test_commas_in_a_text_are_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "1,2,3\n" * 300_000
+    body = pack(canonical.dumps_value(text))
+    monkeypatch.setattr(zstd, "free_memory", lambda: 20_000_000)
+    assert codecs.decode("json.zst", body, what="it") == text
+
+
+def test_a_temporary_folder_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = pack(bytes(3_000_000))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2_000_000))
+    with pytest.raises(IntegrityError, match="3,000,000 bytes of the temporary folder"):
+        codecs.describe("npy.zst", io.BytesIO(body), what="it")
 
 
 def test_an_empty_blob_is_one_frame() -> None:

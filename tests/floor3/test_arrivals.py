@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,11 +13,16 @@ from mltrack_tasks import provenance
 from mltrack_tasks.arrivals import process
 from mltrack_tasks.arrivals.batches import Batch
 from mltrack_tasks.arrivals.holding import Held
+from mltrack_tasks.arrivals.keys import claim_key
 from mltrack_tasks.arrivals.process import process_new_data
 from mltrack_tasks.arrivals.report import ArrivalReport, Tally
-from mltrack_tasks.content import forget_data, store_data
-from mltrack_tasks.errors import AccessError, InvalidInputError, TransientError
+from mltrack_tasks.content import forget_data, named_in, store_data
+from mltrack_tasks.errors import AccessError, InvalidInputError, MLTrackError, TransientError
+from mltrack_tasks.records import Record
+from mltrack_tasks.recordstore import read_record
+from mltrack_tasks.refs import parse_ref
 from mltrack_tasks.runs import store_run
+from mltrack_tasks.stores import open_s3
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.queues import Message, Queue
 from mltrack_tasks.trust.verify import verify_store
@@ -25,6 +30,7 @@ from tests.floor0.test_notices import TEST_EVENT, bridged, of_records, record
 from tests.floor3.buckets import Bucket
 from tests.floor3.queues import Queues
 from tests.servers import S3Server
+from tests.settings import settings_of
 
 SUBSCRIPTION = "train on new data"
 
@@ -197,6 +203,67 @@ def test_work_that_fails_comes_again(bare: Place) -> None:
     assert bare.queues.count() == (1, 0)  # shown again at once, not after the visibility timeout
     assert bare.process().new == 1
     assert bare.queues.count() == (0, 0)
+
+
+def forged(store: Store, ref: str) -> None:
+    digest, format = parse_ref(ref)
+    store.create(claim_key(SUBSCRIPTION, digest, str(format)), b"{}")
+
+
+def of_no_batch(store: Store, ref: str) -> None:
+    digest, format = parse_ref(ref)
+    claim = Record({"batch": "0" * 64}, provenance.current()).to_bytes()
+    store.create(claim_key(SUBSCRIPTION, digest, str(format)), claim)
+
+
+@pytest.mark.parametrize("spoil", [forged, of_no_batch])
+def test_a_bad_claim_stops_nothing_but_its_own_message(
+    bare: Place, spoil: Callable[[Store, str], None]
+) -> None:
+    keys = named(bare, *range(4))
+    bad = named_in(bare.store, keys[1], read_record(bare.store, keys[1])).ref
+    spoil(bare.store, str(bad))
+    bare.queues.send(*(of_records(told(bare, key)) for key in keys))
+    report = bare.process()
+    assert (report.new, report.known, report.buried) == (3, 0, 1)
+    assert str(bad) not in bare.acted
+    [(body, reason)] = bare.queues.dead()
+    assert keys[1].rpartition("/")[2].split(".")[0] in body
+    assert str(bad) in reason
+    assert bare.queues.count() == (0, 0)
+
+
+def test_a_record_in_an_archive_stops_nothing_but_its_own_message(bare: Place) -> None:
+    keys = named(bare, *range(3))
+    bare.bucket.client.copy_object(
+        Bucket=bare.bucket.name,
+        Key=f"mltrack/{keys[0]}",
+        CopySource={"Bucket": bare.bucket.name, "Key": f"mltrack/{keys[0]}"},
+        StorageClass="GLACIER",
+    )
+    bare.queues.send(*(of_records(told(bare, key)) for key in keys))
+    report = bare.process()
+    assert (report.new, report.buried) == (2, 1)
+    [(_, reason)] = bare.queues.dead()
+    assert "storage class" in reason
+
+
+def test_done_messages_go_though_the_dead_letters_take_none(bare: Place) -> None:
+    keys = named(bare, *range(2))
+    bare.queues.send(*(of_records(told(bare, key)) for key in keys))
+    attributes = {"MaximumMessageSize": "1024"}
+    bare.queues.sqs.set_queue_attributes(QueueUrl=bare.queues.dead_url, Attributes=attributes)
+    bare.queues.send("{" * 2_000)
+    with pytest.raises(MLTrackError):
+        bare.process()
+    assert len(bare.acted) == 2
+    assert bare.queues.bodies() == ["{" * 2_000]
+
+
+def test_a_bucket_by_an_alias_would_make_everything_foreign(s3_server: S3Server) -> None:
+    store = open_s3(settings_of(s3_server, bucket="point-abcdef-s3alias", prefix="mltrack"))
+    with pytest.raises(InvalidInputError, match="by its bucket's name"):
+        process_new_data(store, "queue", lambda batch: None)
 
 
 def test_work_that_always_fails_ends_in_the_dead_letters(bare: Place) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import traceback
 from typing import Any
 
 import httpx
@@ -17,8 +18,10 @@ from prefect.states import Completed, Failed
 
 from flows.process_new_data import process_new_data as process_flow
 from mltrack_tasks import (
+    AccessError,
     ArrivalReport,
     InvalidInputError,
+    MLTrackError,
     NotFoundError,
     PartialTransferError,
     TransientError,
@@ -155,6 +158,43 @@ def test_waiting_for_runs_tells_of_those_that_fail(place: Place) -> None:
     worker.join()
     assert len(failed.value.failed) == len(failed.value.done) == 1
     assert place.queues.count() == (0, 0)
+
+
+def test_a_failed_run_is_told_of_though_the_reading_stops_after_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry would find its batch done, and say that all is well."""
+    for value in (1, 2):
+        store_data.fn(value, "n", store=place.block)
+    begin = Starter._start
+
+    def start(starter: Starter, deployment: str, batch: Batch) -> str:
+        if starter.failed:
+            raise TransientError("Prefect does not answer. Try again.")
+        starter._wait = False
+        run = begin(starter, deployment, batch)
+        starter.waited, starter.failed = 1, [run]
+        return run
+
+    monkeypatch.setattr(Starter, "_start", start)
+    with pytest.raises(PartialTransferError, match=r"1 of 1 runs.*Prefect does not answer") as failed:
+        place.process(batch_size=1, wait=True)
+    assert failed.value.failed == (str(place.runs()[0].id),)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, AccessError), (403, AccessError), (422, InvalidInputError), (503, TransientError)],
+)
+def test_an_address_with_a_password_is_in_no_error(status: int, kind: type[MLTrackError]) -> None:
+    request = httpx.Request("POST", "http://user:hunter2@prefect.test/api")
+    response = httpx.Response(status, request=request, text="the reason")
+    with pytest.raises(kind) as caught, prefect_errors("a/b"):
+        response.raise_for_status()
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(TransientError) as caught, prefect_errors("a/b"):
+        raise httpx.ConnectError("http://user:hunter2@prefect.test does not answer")
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_what_cannot_be_started_is_told_before_a_message_is_read(place: Place) -> None:
