@@ -9,7 +9,7 @@ from mltrack_tasks.collecting.clock import time_at
 from mltrack_tasks.collecting.inuse import sources_in_use
 from mltrack_tasks.collecting.ownership import require_own, store_id_of
 from mltrack_tasks.collecting.removals import remove_each
-from mltrack_tasks.collecting.retention import Decision, RetentionPolicy, decide
+from mltrack_tasks.collecting.retention import Decision, RetentionPolicy, check_policies, decide
 from mltrack_tasks.events import Observe, log_event
 from mltrack_tasks.runs import list_runs
 from mltrack_tasks.stores.base import Store
@@ -49,6 +49,7 @@ def apply_retention(
     while a record of a promoted model cannot be understood, InvalidInputError
     without a policy, ConflictError in a replica.
     """
+    check_policies(policies)
     require_own(store)
     if store_id_of(store) is None:
         return RetentionReport(dry_run, ())

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.records import RunManifest
+from mltrack_tasks.runfilter import run_time, same_value
 
 KEEP_TAG = "mltrack.keep"
 """A run with this tag, unless its value is false, is never removed."""
@@ -31,10 +32,13 @@ class RetentionPolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     projects: tuple[str, ...] | None = Field(
-        default=None, max_length=1_000, description="Projects that it is about; all if none is named."
+        default=None,
+        min_length=1,
+        max_length=1_000,
+        description="Projects that it is about; all if none is named.",
     )
     run_types: tuple[RunType, ...] | None = Field(
-        default=None, description="Run types that it is about; all if none is named."
+        default=None, min_length=1, description="Run types that it is about; all if none is named."
     )
     tags: Mapping[str, Any] = Field(
         default_factory=dict, max_length=100, description="Tags that a run must have, with these values."
@@ -61,7 +65,7 @@ class RetentionPolicy(BaseModel):
         return (
             (self.projects is None or run.project in self.projects)
             and (self.run_types is None or run.run_type in self.run_types)
-            and all(run.tags.get(key) == value for key, value in self.tags.items())
+            and all(key in run.tags and same_value(run.tags[key], value) for key, value in self.tags.items())
         )
 
 
@@ -75,6 +79,17 @@ class Decision:
     reason: str
 
 
+def check_policies(policies: Sequence[RetentionPolicy]) -> None:
+    """Raise InvalidInputError unless this is a list of policies, one at least."""
+    if not policies:
+        raise InvalidInputError("There is no policy; give at least one RetentionPolicy.")
+    is_list = isinstance(policies, (list, tuple))
+    if not is_list or not all(isinstance(policy, RetentionPolicy) for policy in policies):
+        raise InvalidInputError(
+            f"policies is {policies!r:.80}; give a list, such as [RetentionPolicy(keep_last=10)]."
+        )
+
+
 def decide(
     runs: Iterable[RunManifest],
     policies: Sequence[RetentionPolicy],
@@ -83,10 +98,10 @@ def decide(
 ) -> list[Decision]:
     """Decide for each run, in order, by the first policy that is about it; a run without a policy is kept.
 
-    Always kept: runs in ``in_use``, runs that are running or scheduled, and runs tagged ``mltrack.keep``.
+    Always kept: runs in ``in_use``, runs that are running or scheduled, and runs tagged ``mltrack.keep``;
+    and those of which no time can be read, as their record is damaged: it must not stop the rest.
     """
-    if not policies:
-        raise InvalidInputError("There is no policy; give at least one RetentionPolicy.")
+    check_policies(policies)
     listed = list(runs)
     kept: dict[str, str] = {}
     doomed: dict[str, str] = {}
@@ -95,6 +110,8 @@ def decide(
         number = next((at for at, policy in enumerate(policies) if policy.is_about(run)), None)
         if number is None:
             kept[run.run_id] = "no policy is about it"
+        elif run_time(run) is None:
+            kept[run.run_id] = "its record does not tell when it was"
         else:
             groups.setdefault((number, run.project), []).append(run)
     for (number, _), group in groups.items():
@@ -114,7 +131,7 @@ def decide(
 def _kept_by(policy: RetentionPolicy, newest_first: list[RunManifest], now: datetime) -> dict[str, str]:
     """What one policy keeps of the runs of one project, and by which rule."""
     kept: dict[str, str] = {}
-    for run in newest_first:
+    for run in newest_first if policy.keep_days else ():
         if now - _start(run) <= timedelta(days=policy.keep_days):
             kept[run.run_id] = f"is not older than {policy.keep_days:g} days"
     for run in newest_first[: policy.keep_last]:

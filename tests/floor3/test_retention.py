@@ -85,11 +85,54 @@ def test_what_is_always_kept() -> None:
 
 
 def test_policies_that_cannot_be_meant() -> None:
-    for wrong in ({}, {"keep_last": -1}, {"keep_last": 1, "keep_lst": 2}, {"projects": ("p",)}):
+    nobody: dict[str, object] = {"projects": (), "keep_last": 1}
+    for wrong in ({}, {"keep_last": -1}, {"keep_last": 1, "keep_lst": 2}, {"projects": ("p",)}, nobody):
         with pytest.raises(ValidationError):
             RetentionPolicy(**wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="no policy"):
         decide([], [], NOW)
+    for policies in (RetentionPolicy(keep_last=1), [{"keep_last": 1}], "keep_last=1"):
+        with pytest.raises(InvalidInputError, match="give"):
+            decide([], policies, NOW)  # type: ignore[arg-type]
+
+
+def test_nothing_is_decided_without_policies_in_an_empty_place_either(store: Store) -> None:
+    with pytest.raises(InvalidInputError, match="no policy"):
+        apply_retention(store, [], observe=quiet)
+    assert apply_retention(store, [RetentionPolicy(keep_last=1)], observe=quiet).decisions == ()
+    assert not list(store.list(""))
+
+
+def test_a_tag_is_there_and_of_this_type_or_the_policy_is_not_about_the_run() -> None:
+    runs = [
+        run("untagged", 5),
+        run("none", 5, tags={"t": None}),
+        run("one", 5, tags={"t": 1.0}),
+        run("true", 5, tags={"t": True}),
+    ]
+    assert kept(decide(runs, [RetentionPolicy(tags={"t": None}, keep_days=1)], NOW)) == [
+        "untagged",
+        "one",
+        "true",
+    ]
+    assert kept(decide(runs, [RetentionPolicy(tags={"t": 1}, keep_days=1)], NOW)) == [
+        "untagged",
+        "none",
+        "true",
+    ]
+
+
+def test_what_begins_in_the_future_is_kept_by_no_days() -> None:
+    runs = [run("tomorrow", -1), run("later", -2), run("now", 0)]
+    assert kept(decide(runs, [RetentionPolicy(keep_last=1)], NOW)) == ["later"]
+
+
+def test_a_run_of_no_time_is_kept_and_stops_nothing() -> None:
+    """Its provenance was forged, or written by something else: nobody can say how old it is."""
+    odd = RunManifest("odd", provenance={})
+    found = decide([odd, run("old", 9), run("new", 0)], [RetentionPolicy(keep_days=1)], NOW)
+    assert kept(found) == ["odd", "new"]
+    assert found[0].reason == "its record does not tell when it was"
 
 
 def test_retention_in_a_store(store: Store) -> None:
