@@ -12,7 +12,7 @@ from mltrack_tasks.forms import OptionalText, StoreChoice, completed, run_name
 
 @flow(name="mltrack-collect-garbage", flow_run_name=run_name("collect garbage"))
 def collect_garbage(
-    grace_days: Annotated[float, Field(ge=1)] = 7,
+    grace_days: Annotated[float, Field(ge=1, le=36_500)] = 7,
     dry_run: bool = True,
     plan: OptionalText = None,
     full: bool = False,

@@ -13,7 +13,7 @@ from mltrack_tasks.collecting.marks import Marks
 from mltrack_tasks.collecting.outdated import KEPT, outdated
 from mltrack_tasks.collecting.ownership import require_own, store_id_of
 from mltrack_tasks.collecting.planning import make_plan
-from mltrack_tasks.collecting.plans import GarbagePlan, read_plan
+from mltrack_tasks.collecting.plans import LONGEST_GRACE, SHORTEST_GRACE, GarbagePlan, read_plan, require_past
 from mltrack_tasks.collecting.sweeping import Swept, sweep
 from mltrack_tasks.digest import is_digest
 from mltrack_tasks.errors import ConflictError, InvalidInputError, NotFoundError
@@ -21,8 +21,6 @@ from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.stores.base import Store
 
 GRACE = timedelta(days=7)
-SHORTEST_GRACE = timedelta(days=1)
-"""Writers rely on it that what they have just written is left alone for so long before it is pinned."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +75,13 @@ def collect_garbage(
 
     Raises FormatError, IntegrityError or ArchivedError, and deletes nothing, while any record cannot be
     understood: it may need anything. ConflictError in a replica: only its source knows what is needed.
-    NotFoundError for an unknown plan, InvalidInputError for a shorter
-    grace period, TransientError if a batch of deletions took over five minutes.
+    NotFoundError for an unknown plan, InvalidInputError for a grace period under a day or over a hundred
+    years, TransientError if a batch of deletions took over five minutes.
     """
-    if not isinstance(grace, timedelta) or grace < SHORTEST_GRACE:
-        raise InvalidInputError(f"grace is {grace!r}; give a timedelta of a day or more.")
+    if not isinstance(grace, timedelta) or not SHORTEST_GRACE <= grace <= LONGEST_GRACE:
+        raise InvalidInputError(
+            f"grace is {grace!r}; give a timedelta of a day or more, a hundred years at most."
+        )
     if plan is not None and (dry_run or not is_digest(plan)):
         raise InvalidInputError(f"plan={plan!r} is to be applied: give a plan's digest, and dry_run=False.")
     direct = store.uncached()
@@ -120,6 +120,7 @@ def _checked(plan: GarbagePlan, store_id: str, now: datetime) -> GarbagePlan:
         raise ConflictError(
             f"The plan is of the store {plan.store_id}, and this is {store_id}. Make another."
         )
+    require_past(plan.before, now - plan.grace, f"The plan {plan.digest}")
     if now - plan.before > KEPT + plan.grace:
         raise NotFoundError(f"The plan {plan.digest} is older than {KEPT.days} days. Make another.")
     return plan

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from mltrack_tasks import events, migrations
 from mltrack_tasks.collecting.ownership import require_own
 from mltrack_tasks.collecting.removals import remove_each
-from mltrack_tasks.errors import ConflictError, NotFoundError, TransientError
+from mltrack_tasks.errors import ConflictError, InvalidInputError, NotFoundError, TransientError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.fields import checked_text
 from mltrack_tasks.migration import state
@@ -70,6 +70,8 @@ def remove_migration(
     NotFoundError if there is no such migration, IntegrityError if its newest manifest cannot be read.
     """
     reason = checked_text(reason, "reason")
+    if number is not None and type(number) is not int:
+        raise InvalidInputError(f"number is {number!r}; give a whole number, or None for any state.")
     require_own(store)
     direct = store.uncached()
     keys = _keys(direct, migration)

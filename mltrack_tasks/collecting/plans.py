@@ -20,6 +20,12 @@ from mltrack_tasks.stores.base import Store
 PART_ROWS = 10_000
 """Digests, or pins, of one part of a plan: 0.7 MB of them."""
 DIGESTS, PINS = "digests", "pins"
+SHORTEST_GRACE = timedelta(days=1)
+"""Writers rely on it that what they have just written is left alone for so long before it is pinned."""
+LONGEST_GRACE = timedelta(days=36_500)
+"""More than any store is old, and few enough days to count with."""
+_CLOCKS = timedelta(hours=1)
+"""By which the clocks of one store's servers may differ, and far less than the shortest grace period."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class GarbagePlan:
         return cls(
             store_id=fields.text("store_id"),
             before=parse_time(record.content.get("before"), f"{what}: before"),
-            grace=timedelta(seconds=fields.size("grace_s")),
+            grace=_grace(fields, what),
             blobs=fields.size("blobs"),
             size_bytes=fields.size("size_bytes"),
             pins=fields.size("pins"),
@@ -143,6 +149,22 @@ def rows_of(store: Store, plan: GarbagePlan, kind: str) -> Iterator[list[str]]:
 
 def _is_row(row: str, kind: str) -> bool:
     return is_digest(row) if kind == DIGESTS else row.startswith(layout.PINS)
+
+
+def require_past(at: datetime, now: datetime, what: str) -> None:
+    """Raise IntegrityError for a plan of the future, by which the youngest things would be old."""
+    if at - now > _CLOCKS:
+        raise IntegrityError(
+            f"{what} is about what was there at {format_time(at)}, and by the store's clock nothing after "
+            f"{format_time(now)} can be: the clock was put back, or the plan is forged. Make another."
+        )
+
+
+def _grace(fields: Fields, what: str) -> timedelta:
+    seconds = fields.size("grace_s")
+    if not SHORTEST_GRACE.total_seconds() <= seconds <= LONGEST_GRACE.total_seconds():
+        raise IntegrityError(f"{what}: grace_s is {seconds}, which is no grace period; make another plan.")
+    return timedelta(seconds=seconds)
 
 
 def _sizes(fields: Fields, key: str, what: str) -> dict[str, int]:

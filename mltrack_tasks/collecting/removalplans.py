@@ -10,7 +10,7 @@ from mltrack_tasks.collecting.clock import time_at
 from mltrack_tasks.collecting.keys import part_key, removal_plan_key
 from mltrack_tasks.collecting.outdated import KEPT
 from mltrack_tasks.collecting.ownership import store_id_of
-from mltrack_tasks.collecting.plans import PartsWriter
+from mltrack_tasks.collecting.plans import PartsWriter, require_past
 from mltrack_tasks.digest import check_digest, is_digest
 from mltrack_tasks.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.fields import Fields, format_time, parse_time
@@ -88,9 +88,8 @@ def planned(store: Store, kind: str, plan: str) -> tuple[datetime, Iterator[str]
     return at, (row for part in parts for row in _rows(store, kind, part))
 
 
-def check_asked(plan: str | None, dry_run: bool, conditions: Iterable[object]) -> None:
+def check_asked(plan: str | None, dry_run: bool, *, asked: bool) -> None:
     """Refuse to apply a plan in a dry run, or with conditions beside it, and to ask for everything."""
-    asked = any(condition is not None for condition in conditions)
     if plan is not None and (dry_run or asked or not is_digest(plan)):
         raise InvalidInputError(
             f"plan={plan!r} is to be applied: give a plan's digest, dry_run=False, and no conditions."
@@ -100,7 +99,9 @@ def check_asked(plan: str | None, dry_run: bool, conditions: Iterable[object]) -
 
 
 def _require_young(store: Store, plan: str, at: datetime) -> None:
-    if time_at(store) - at > KEPT:
+    now = time_at(store)
+    require_past(at, now, f"The plan {plan}")
+    if now - at > KEPT:
         raise NotFoundError(f"The plan {plan} is older than {KEPT.days} days. Make another.")
 
 

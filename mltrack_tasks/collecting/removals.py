@@ -10,7 +10,7 @@ from typing import Any
 from mltrack_tasks import events, layout
 from mltrack_tasks.collecting.clock import time_at
 from mltrack_tasks.collecting.inuse import sources_in_use
-from mltrack_tasks.collecting.ownership import require_own
+from mltrack_tasks.collecting.ownership import require_own, store_id_of
 from mltrack_tasks.collecting.removalplans import RemovalReport, check_asked, keep_plan, planned
 from mltrack_tasks.collecting.removing import take_run
 from mltrack_tasks.collecting.retention import immune
@@ -19,6 +19,7 @@ from mltrack_tasks.errors import ConflictError, IntegrityError, InvalidInputErro
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.fields import checked_text
 from mltrack_tasks.parallel import map_ordered
+from mltrack_tasks.runfilter import RunFilter, run_filter
 from mltrack_tasks.runs import list_runs
 from mltrack_tasks.stores.base import Store
 
@@ -59,8 +60,10 @@ def remove_runs(
         **{"since": since, "until": until, "tags": tags, "params": params, "metrics": metrics},
     }
     reason = checked_text(reason, "reason")
-    check_asked(plan, dry_run, conditions.values())
+    check_asked(plan, dry_run, asked=run_filter(**conditions) != RunFilter())
     require_own(store)
+    if store_id_of(store) is None:
+        return _nothing(store, plan, dry_run)
     kept: list[tuple[str, str]] = []
     if plan is None:
         now = time_at(store)
@@ -125,11 +128,14 @@ def remove_data(
     Raises InvalidInputError for an empty beginning, NotFoundError for an unknown or old plan, FormatError
     (and removes nothing) if a newer version wrote one of the records.
     """
-    check_asked(plan, dry_run, [starting_with])
+    check_asked(plan, dry_run, asked=starting_with is not None)
+    begin = "" if starting_with is None else _start_of_keys(starting_with)
     require_own(store)
+    if store_id_of(store) is None:
+        return _nothing(store, plan, dry_run)
     if plan is None:
         now = time_at(store)
-        keys = list(_keys_starting_with(store, starting_with or ""))
+        keys = list(_keys_starting_with(store, begin))
         for _ in map_ordered(partial(_require_known_format, store), keys, store.max_workers):
             pass
         plan = keep_plan(store, NAMES, keys, now)
@@ -145,6 +151,13 @@ def remove_data(
     for name in matched:
         observe(Event(events.DATA_FORGOTTEN, name, {"plan": plan}))
     return RemovalReport(plan, False, matched, matched)
+
+
+def _nothing(store: Store, plan: str | None, dry_run: bool) -> RemovalReport:
+    """What there is to remove in a place to which nothing was ever written: it is not made a store."""
+    if plan is not None:
+        raise NotFoundError(f"There is no plan {plan} in {store.location}: nothing was ever stored there.")
+    return RemovalReport("", dry_run, ())
 
 
 def _remove(
@@ -175,13 +188,19 @@ def _name_of(key: str) -> str:
     return place[0]
 
 
-def _keys_starting_with(store: Store, beginning: str) -> Iterator[str]:
-    """Keys of the records of the names that begin so; listed from the first of them on."""
+def _start_of_keys(beginning: str) -> str:
+    """What the keys of the records begin with whose names begin so."""
     if not isinstance(beginning, str) or not beginning:
         raise InvalidInputError(
             f"starting_with={beginning!r} would be every name; give the beginning of some."
         )
-    start = layout.NAMES + layout.encode_segment(beginning, what="The beginning of the names")
+    if beginning in (".", ".."):  # which begin names, and are none
+        return layout.NAMES + beginning
+    return layout.NAMES + layout.encode_segment(beginning, what="The beginning of the names")
+
+
+def _keys_starting_with(store: Store, start: str) -> Iterator[str]:
+    """Keys of the records of names that begin so; listed from the first of them on."""
     for stat in store.list(layout.NAMES, after=start):
         if not stat.key.startswith(start):
             return

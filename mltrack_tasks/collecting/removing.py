@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from mltrack_tasks import events, layout, provenance
 from mltrack_tasks.collecting.ownership import require_own
-from mltrack_tasks.errors import ConflictError, IntegrityError, NotFoundError
+from mltrack_tasks.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.fields import checked_text
 from mltrack_tasks.manifests import read_manifest
@@ -70,6 +70,8 @@ def take_run(
     revisions are left, a removal was stopped, and is finished.
     """
     reason = checked_text(reason, "reason")
+    if revision is not None and (type(revision) is not int or revision < 1):
+        raise InvalidInputError(f"revision is {revision!r}; give a whole number from 1 on, or None for any.")
     found = _revisions(store, run_id)
     entry = removal_entry_key(datetime.now(UTC), run_id)
     if not found:

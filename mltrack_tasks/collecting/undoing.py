@@ -21,7 +21,7 @@ class UndoneCollection:
 
     def __str__(self) -> str:
         if not self.objects:
-            return "nothing came back: the store keeps no versions of deleted objects, or not those any more"
+            return "nothing came back: nothing of it is deleted now, or the store keeps no versions of that"
         return f"{self.blobs:,} blobs ({self.objects:,} objects) came back"
 
 

@@ -23,6 +23,7 @@ from mltrack_tasks.errors import (
     TransientError,
 )
 from mltrack_tasks.events import Event
+from mltrack_tasks.records import Record
 from mltrack_tasks.runs import find_runs_by_data, store_run
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.guard import GuardedStore
@@ -208,12 +209,37 @@ def test_a_record_that_is_not_understood_stops_everything(
     assert not list(world.bare.list("gc/deleting/"))
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"before": "2099-01-01T00:00:00Z"},
+        {"before": "9999-12-31T23:59:59.999999Z"},
+        {"before": "2024-01-08T12:00:00Z"},  # a shorter grace period than it says
+        {"grace_s": 0},
+        {"grace_s": 86_400 * 900_000},
+        {"grace_s": 2**62},
+    ],
+)
+def test_a_forged_plan_does_not_shorten_the_grace_period(world: World, forged: dict[str, str | int]) -> None:
+    """By a plan of tomorrow, what was written a moment ago would be old."""
+    store_data(world.store, b"kept", "n")
+    world.orphan(b"old")
+    world.later(8)
+    found = plans.read_plan(world.store, world.collect(dry_run=True).plan)
+    record = Record(found.to_content() | forged, {})
+    world.store.create(f"gc/plans/{record.content_digest}.json", record.to_bytes())
+    with pytest.raises(IntegrityError, match="another"):
+        world.collect(plan=record.content_digest)
+    assert len(world.blobs()) == 2
+    assert world.collect(plan=found.digest).deleted_blobs == 1
+
+
 def test_bad_questions(world: World) -> None:
     assert world.collect().plan == ""
     assert not list(world.bare.list(""))
-    for days in (0.9, -1.0):
+    for grace in (0.9 * DAY, -DAY, 800_000 * DAY, timedelta.max, 7):
         with pytest.raises(InvalidInputError, match="a day or more"):
-            collect_garbage(world.store, grace=days * DAY)
+            collect_garbage(world.store, grace=grace)  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="dry_run=False"):
         world.collect(dry_run=True, plan="0" * 64)
     with pytest.raises(InvalidInputError):

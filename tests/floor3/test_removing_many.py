@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from mltrack_tasks.collecting.retaining import apply_retention
 from mltrack_tasks.collecting.retention import RetentionPolicy
 from mltrack_tasks.collecting.versions import remove_version
 from mltrack_tasks.content import list_data, store_data
-from mltrack_tasks.errors import ConflictError, InvalidInputError, MLTrackError, NotFoundError
+from mltrack_tasks.errors import ConflictError, IntegrityError, InvalidInputError, MLTrackError, NotFoundError
 from mltrack_tasks.migration import migrate_to_s3
+from mltrack_tasks.records import Record
 from mltrack_tasks.registry import promote_model, register_model, remove_alias
 from mltrack_tasks.runs import list_runs, store_run
 from mltrack_tasks.stores.base import Store
@@ -131,6 +132,9 @@ def test_questions_that_cannot_be_meant(store: Store) -> None:
         {"plan": plan, "project": "p", "dry_run": False},
         {"plan": "no digest", "dry_run": False},
         {"plan": names, "dry_run": False},
+        {"tags": {}, "dry_run": False},  # a form that was left empty: no condition
+        {"tags": {}, "params": {}, "metrics": {}, "until": date.max, "dry_run": False},
+        {"since": "2024-01-02", "until": "2024-01-01"},
     ):
         with pytest.raises(InvalidInputError):
             remove_runs(store, **bad)  # type: ignore[arg-type]
@@ -139,7 +143,41 @@ def test_questions_that_cannot_be_meant(store: Store) -> None:
             remove_data(store, begins)  # type: ignore[arg-type]
     with pytest.raises(NotFoundError):
         remove_runs(store, plan="0" * 64, dry_run=False)
+    for revision in ("1", 0, True):
+        with pytest.raises(InvalidInputError, match="revision is"):
+            remove_run(store, "q", revision=revision, observe=quiet)  # type: ignore[arg-type]
     assert ids(store) == ["p0", "p1", "p2", "q"]
+
+
+def test_an_empty_place_is_not_made_a_store(store: Store) -> None:
+    for found in (remove_runs(store, project="p"), remove_data(store, "x", dry_run=False)):
+        assert (found.plan, found.matched, found.removed) == ("", (), ())
+    with pytest.raises(InvalidInputError, match="every name"):
+        remove_data(store, "")
+    for remove in (remove_runs, remove_data):
+        with pytest.raises(NotFoundError, match="nothing was ever stored"):
+            remove(store, plan="0" * 64, dry_run=False)  # type: ignore[operator]
+    assert not list(store.list(""))
+
+
+def test_a_plan_of_the_future_is_refused() -> None:
+    """By it, a run that was stored again since would be as it was seen."""
+    world = World()
+    run(world.store, "r")
+    found = remove_runs(world.store, project="p", observe=quiet)
+    raw = Record.from_bytes(world.store.get(f"gc/removals/{found.plan}.json"), what="the plan")
+    forged = Record({**raw.content, "at": "2099-01-01T00:00:00Z"}, {})
+    world.store.create(f"gc/removals/{forged.content_digest}.json", forged.to_bytes())
+    with pytest.raises(IntegrityError, match="put back, or the plan is forged"):
+        remove_runs(world.store, plan=forged.content_digest, dry_run=False, observe=quiet)
+    assert ids(world.store) == ["r"]
+
+
+def test_names_may_begin_with_dots(store: Store) -> None:
+    for name in (".hidden", "..x", "a.b"):
+        store_data(store, name.encode(), name, observe=quiet)
+    assert remove_data(store, "..", observe=quiet).matched == ("..x",)
+    assert sorted(remove_data(store, ".", dry_run=False, observe=quiet).removed) == ["..x", ".hidden"]
 
 
 def test_plans_of_other_stores_and_old_ones_are_refused() -> None:
