@@ -17,7 +17,8 @@ def heal_store(
     """Write again what is damaged or missing -> what became of each object; fails when something stays lost.
 
     Args:
-        audit: Id of the audit, as `verify_store` reports it; by default the newest.
+        audit: Id of the audit, as `verify_store` reports it; by default the newest, and what the newest
+            of other levels and parts told of wrong bytes.
         replicas: Other stores that may have the bytes: blocks' names, `s3://bucket/prefix`, or directories.
         local_path: Folder on the machine of the worker that may have them, such as one that was migrated.
         dry_run: Only say what could be healed.

@@ -195,7 +195,7 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
             *("trust", "trust.needs", "trust.readers", "trust.roots", "trust.findings", "trust.references"),
             *("trust.walk", "trust.checks", "trust.structure", "trust.journal", "trust.knownkeys"),
             *("trust.remainder", "trust.audit", "trust.verify", "trust.remedies", "trust.records"),
-            *("trust.healing", "trust.descriptions", "trust.blobheal", "trust.heal"),
+            *("trust.healing", "trust.agenda", "trust.descriptions", "trust.blobheal", "trust.heal"),
             *(
                 "collecting",
                 "collecting.keys",

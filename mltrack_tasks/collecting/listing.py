@@ -14,11 +14,10 @@ from mltrack_tasks.collecting.keys import digest_of
 from mltrack_tasks.collecting.ranges import by_digest
 from mltrack_tasks.parallel import run_all
 from mltrack_tasks.stores.base import Stat, Store
+from mltrack_tasks.trust.walk import SIDES
 
 PAGE = 1_000
 """Keys of one answer to a LIST."""
-SIDES = ("metadata.json", "multipart.json")
-"""What lies beside a blob and describes it."""
 
 
 class Place(NamedTuple):

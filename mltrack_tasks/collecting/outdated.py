@@ -8,7 +8,7 @@ from itertools import groupby
 
 from mltrack_tasks.collecting.keys import CLOCKS, PLAN_PARTS, PLANS, REMOVALS, UNPINNED
 from mltrack_tasks.stores.base import Stat, Store
-from mltrack_tasks.trust.journal import AUDITS, RESUMED_FOR, is_audit_key, report_key, scope_of
+from mltrack_tasks.trust.journal import AUDITS, RESUMED_FOR, is_audit_key, last_finished, report_key
 
 KEPT = timedelta(days=30)
 """How long plans can be applied, by the store's clock."""
@@ -29,7 +29,7 @@ def _old_audits(store: Store, now: datetime) -> Iterator[str]:
 
     Not the newest finished one of each level and part: ``since="last"`` and ``heal_store`` refer to it.
     """
-    for audit, keys in _audits(store, now, _newest_finished(store)):
+    for audit, keys in _audits(store, now, set(last_finished(store))):
         report = report_key(audit)
         yield from (key for key in keys if key == report)  # without it, nobody relies on the steps
         yield from (key for key in keys if key != report)
@@ -42,15 +42,6 @@ def _audits(store: Store, now: datetime, spared: set[str]) -> Iterator[tuple[str
         stats = list(group)
         if audit not in spared and all(now - stat.modified > RESUMED_FOR * 2 for stat in stats):
             yield audit, [stat.key for stat in stats]
-
-
-def _newest_finished(store: Store) -> set[str]:
-    """Name the newest audit of each level and part that has a report."""
-    newest: dict[str, str] = {}
-    for stat in store.list(AUDITS):
-        if is_audit_key(stat.key) and stat.key == report_key(audit := _audit_of(stat)):
-            newest[scope_of(audit)] = audit  # ids begin with their time, so the last one listed is the newest
-    return set(newest.values())
 
 
 def _audit_of(stat: Stat) -> str:

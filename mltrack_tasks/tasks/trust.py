@@ -8,8 +8,10 @@ from pathlib import Path
 from mltrack_tasks.artifacts import Progress, markdown, plain, table
 from mltrack_tasks.blocks import MLTrackStore
 from mltrack_tasks.chart import human_bytes
+from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.resolve import open_store
 from mltrack_tasks.runlinks import footer
+from mltrack_tasks.stores import Store
 from mltrack_tasks.tasking import mltrack_task, recorded, run_logger
 from mltrack_tasks.trust import heal, verify
 from mltrack_tasks.trust.findings import VerifyReport
@@ -65,9 +67,10 @@ def heal_store(
 ) -> HealReport:
     """Write again what an audit found damaged or missing -> what became of each object.
 
-    ``audit`` is the id in the report of ``verify_store``; None: the newest. Bytes come from the read cache,
-    from ``replicas`` (other stores), earlier versions of the object, and files below ``local_path`` on the
-    worker's machine, and are proven first. ``dry_run`` only says what could be healed.
+    ``audit`` is the id in the report of ``verify_store``; None: the newest, and what the newest of other
+    levels and parts told of wrong bytes. Bytes come from the read cache, from ``replicas`` (other stores),
+    earlier versions of the object, and files below ``local_path`` on the worker's machine, and are proven
+    first. ``dry_run`` only says what could be healed.
 
     What is lost is not raised: see ``lost`` and ``breaks``, or call ``require_ok()``. In a flow it is also
     shown (artifact ``mltrack-healing``).
@@ -76,7 +79,7 @@ def heal_store(
         done = heal.heal_store(
             open_store(store),
             audit=audit,
-            replicas=[open_store(replica) for replica in replicas],
+            replicas=_opened(replicas),
             local_path=local_path,
             dry_run=dry_run,
             observe=observe,
@@ -85,6 +88,14 @@ def heal_store(
     for lost in done.lost[:20]:
         run_logger().error("lost: %s, needed by %s", lost.key, ", ".join(lost.needed_by) or "nothing known")
     return done
+
+
+def _opened(replicas: Sequence[MLTrackStore | str]) -> list[Store]:
+    if not isinstance(replicas, (list, tuple)):  # a text, and a block, are sequences of their parts
+        raise InvalidInputError(
+            f"replicas is {type(replicas).__name__}; give a list of stores, such as replicas=[...]."
+        )
+    return [open_store(replica) for replica in replicas]
 
 
 def _verified(found: VerifyReport) -> str:

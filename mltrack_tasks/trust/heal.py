@@ -11,7 +11,7 @@ from typing import Any
 
 from mltrack_tasks import events, layout, modelkeys
 from mltrack_tasks.copies import copy_blob
-from mltrack_tasks.errors import IntegrityError, MLTrackError, NotFoundError
+from mltrack_tasks.errors import IntegrityError, InvalidInputError, MLTrackError, NotFoundError
 from mltrack_tasks.events import Event, Observe, log_event
 from mltrack_tasks.localtree import LocalTree
 from mltrack_tasks.parallel import map_ordered
@@ -21,11 +21,11 @@ from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.files import checked_path
 from mltrack_tasks.stores.guard import for_replication
 from mltrack_tasks.trust import remedies
+from mltrack_tasks.trust.agenda import agenda
 from mltrack_tasks.trust.blobheal import heal_blob
 from mltrack_tasks.trust.descriptions import heal_description
 from mltrack_tasks.trust.findings import OF_BLOBS, UNDESCRIBED, UNKNOWN_FORMAT, UNREADABLE, Finding
 from mltrack_tasks.trust.healing import Healed, HealReport, Lost
-from mltrack_tasks.trust.journal import last_finished, read_findings
 from mltrack_tasks.trust.needs import formats_of
 from mltrack_tasks.trust.records import each_record, heal_records
 from mltrack_tasks.trust.remedies import Remedy, Wanted
@@ -55,7 +55,8 @@ def heal_store(
 ) -> HealReport:
     """Write again what an audit found damaged or missing -> what became of each object.
 
-    ``audit`` is the id of a finished audit; None: the newest. The bytes of a blob are looked for in the
+    ``audit`` is the id of a finished audit; None: the newest, and what the newest of other levels and parts
+    told of wrong bytes. The bytes of a blob are looked for in the
     store's read cache, in ``replicas`` (other stores), among earlier versions of the object, and among the
     files below ``local_path``, such as a folder that was migrated from; they are used only if they hash to
     the blob's name. A damaged object is replaced only if it still is the one that was looked at
@@ -68,8 +69,9 @@ def heal_store(
     no such audit, AccessError if this store may not be written. What cannot be healed is not raised: see
     ``lost``.
     """
-    name = last_finished(store) if audit is None else audit
-    found = [each for each in read_findings(store, name) if each.wrong or each.kind == UNDESCRIBED]
+    if not isinstance(replicas, (list, tuple)):
+        raise InvalidInputError(f"replicas is {type(replicas).__name__}; give a list of stores.")
+    audits, found = agenda(store, audit)
     with ExitStack() as stack:
         work = _Work(store, dry_run, observe)
         work.read_records(found)
@@ -79,7 +81,7 @@ def heal_store(
         work.heal_records([each for each in found if each.kind in (UNREADABLE, UNKNOWN_FORMAT)], replicas)
         work.heal_files(found)
         work.describe([each.key for each in found if each.kind == UNDESCRIBED], replicas)
-    report = work.report(name)
+    report = work.report(", ".join(audits))
     observe(Event(events.STORE_HEALED, store.location, _told(report)))
     return report
 

@@ -28,7 +28,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class HealReport:
-    """What became of the findings of an audit.
+    """What became of the findings of an audit, or of several (``audit`` then has their ids, with commas).
 
     ``intact`` was found to be as it should be by now; ``breaks`` names every run, name, model and migration
     that needs something that is ``lost``. ``undescribed`` are blobs whose ``metadata.json`` is missing and

@@ -186,7 +186,11 @@ def read_findings(store: Store, audit: str) -> Iterator[Finding]:
     if not is_audit(audit):
         raise InvalidInputError(f"{audit!r:.80} is not the id of an audit.")
     what = f"{report_key(audit)} in {store.location}"
-    fields = Fields(read_record(store, report_key(audit)).content, what)
+    try:
+        fields = Fields(read_record(store, report_key(audit)).content, what)
+    except NotFoundError as error:
+        said = f"There is no finished audit {audit} in {store.location}; verify_store reports the ids."
+        raise NotFoundError(said, details=error.details) from error
     dropped = set(fields.sizes("dropped") or ())
     for number in range(1, fields.size("steps") + 1):
         found = _read_step(store, audit, number)
@@ -204,12 +208,13 @@ def last_audit(store: Store, level: str) -> str | None:
     return None
 
 
-def last_finished(store: Store) -> str:
-    """Name the newest finished audit. Raises NotFoundError if there is none."""
+def last_finished(store: Store) -> list[str]:
+    """Name the newest finished audit of each level and part, the newest first."""
+    found: dict[str, str] = {}
     for audit in sorted(filter(is_audit, store.level(AUDITS)[1]), reverse=True):
-        if store.head(report_key(audit)) is not None:
-            return audit
-    raise NotFoundError(f"{store.location} was not verified yet: there is no audit. Run verify_store first.")
+        if scope_of(audit) not in found and store.head(report_key(audit)) is not None:
+            found[scope_of(audit)] = audit
+    return list(found.values())
 
 
 def began_at(store: Store, audit: str, level: str) -> datetime:

@@ -57,11 +57,14 @@ def verify_store(
     """
     scope = _scope(store, level, part, since)
     direct = store.uncached()
+    since_when = None if scope.since is None else began_at(direct, scope.since, ATTESTED)
     kept = keep and next(iter(store.list("")), None) is not None  # an empty place is not made a store
     journal = begin(store if kept else MemoryStore(), scope, last=REST, resume=resume)
     with References() as references:
         audit = Audit(direct, journal, references, _check_of(level), observe)
-        audit.since, audit.chosen = _since(store, scope, references), _chooser(scope.part)
+        audit.since, audit.chosen = since_when, _chooser(scope.part)
+        for finding in () if scope.since is None else read_findings(direct, scope.since):
+            references.suspect(finding.key)
         blind = _read_records(direct, references, observe)
         if blind:
             audit.left_out.append(
@@ -114,16 +117,6 @@ def _chooser(part: str | None) -> Callable[[str], bool]:
 def _check_of(level: str) -> Check | None:
     checks: dict[str, Check] = {ATTESTED: attest, READ: Reading()}
     return checks.get(level)
-
-
-def _since(store: Store, scope: Scope, references: References) -> datetime | None:
-    """When the earlier audit began on which this one builds; what it told of is suspect."""
-    if scope.since is None:
-        return None
-    began = began_at(store, scope.since, ATTESTED)
-    for finding in read_findings(store, scope.since):
-        references.suspect(finding.key)
-    return began
 
 
 def _read_records(store: Store, references: References, observe: Observe) -> int:

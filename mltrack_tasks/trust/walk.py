@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
+from posixpath import commonprefix
 from typing import Any, NamedTuple
 
 from mltrack_tasks import layout
@@ -23,6 +24,9 @@ SIDES = ("metadata.json", "multipart.json")
 
 END = "g"
 """Comes after every digest: what is listed behind the last of them belongs to it."""
+
+MAX_FOREIGN = 1_000
+"""Foreign objects that are named of those that are listed one after the other; the rest is counted."""
 
 _FOREIGN = ""
 """Instead of a pin's segment, which is never empty."""
@@ -52,7 +56,7 @@ class Pins(NamedTuple):
 
 def places(
     claims: Iterable[tuple[str, tuple[Claim, ...]]],
-    objects: Iterable[tuple[str, Stat]],
+    objects: Iterable[tuple[str, Stat | Finding]],
     pins: Iterable[tuple[str, Pins]],
 ) -> Iterator[Place]:
     """Merge what is claimed, what is there and what is pinned, each ordered by digest.
@@ -72,8 +76,8 @@ def places(
             elif kind == _PIN:
                 place.pinned = place.pinned or found.any
                 place.found += found.found
-            elif _digest_of_object(found) != digest:
-                place.found.append(foreign(found))
+            elif isinstance(found, Finding):
+                place.found.append(found)
             elif blob := layout.parse_blob_key(found.key):
                 place.blobs[blob[1]] = found
             else:
@@ -81,18 +85,54 @@ def places(
         yield place
 
 
-def objects_by_digest(stats: Iterable[Stat]) -> Iterator[tuple[str, Stat]]:
-    """Sort what is listed below ``data/`` under its digest; what has none goes to the next one, or to END."""
-    strange: list[Stat] = []
+class _Strange:
+    """Foreign objects that are listed one after the other: there may be millions, of which few are named.
+
+    They are told with the digest that comes next, in one step of the journal, so they must be few.
+    """
+
+    def __init__(self) -> None:
+        self._named: list[Finding] = []
+        self._more, self._size = 0, 0
+        self._first = self._last = ""
+
+    def add(self, stat: Stat) -> None:
+        """Take the next one, in the order of keys."""
+        if len(self._named) < MAX_FOREIGN:
+            self._named.append(foreign(stat))
+            return
+        self._first = self._first if self._more else stat.key
+        self._last = stat.key
+        self._more, self._size = self._more + 1, self._size + stat.size
+
+    def told(self) -> list[Finding]:
+        """Say what was taken, and begin anew."""
+        found = self._named
+        if self._more:
+            folder = commonprefix([self._first, self._last]).rpartition("/")[0] + "/"
+            said = f"has {self._more:,} more objects that were not written by this library"
+            found.append(Finding(FOREIGN, folder, said, self._size))
+        self._named, self._more, self._size = [], 0, 0
+        return found
+
+
+def objects_by_digest(stats: Iterable[Stat]) -> Iterator[tuple[str, Stat | Finding]]:
+    """Sort what is listed below ``data/`` under its digest; foreign objects go to the next one, or to END."""
+    return _under_digests(stats, _digest_of_object)
+
+
+def _under_digests(
+    stats: Iterable[Stat], digest_of: Callable[[Stat], str | None]
+) -> Iterator[tuple[str, Stat | Finding]]:
+    strange = _Strange()
     for stat in stats:
-        digest = _digest_of_object(stat)
+        digest = digest_of(stat)
         if digest is None:
-            strange.append(stat)
+            strange.add(stat)
             continue
-        yield from ((digest, each) for each in strange)
-        strange.clear()
+        yield from ((digest, each) for each in strange.told())
         yield digest, stat
-    yield from ((END, each) for each in strange)
+    yield from ((END, each) for each in strange.told())
 
 
 def pins_by_digest(
@@ -112,7 +152,7 @@ def pins_by_digest(
         for segment, both in groupby(of_digest, key=itemgetter(1)):
             items = [item for *_, item in both]
             if segment == _FOREIGN:
-                found += map(foreign, items)
+                found += items
                 continue
             stat = next((item for item in items if isinstance(item, Stat)), None)
             pin = next((item for item in items if isinstance(item, PinOf)), None)
@@ -142,17 +182,10 @@ def past_folder(folder: str) -> str:
     return f"{folder.rstrip('/')}0"
 
 
-def _pins_there(stats: Iterable[Stat]) -> Iterator[tuple[str, str, int, Stat]]:
-    strange: list[Stat] = []
-    for stat in stats:
-        digest = digest_of_pin(stat)
-        if digest is None:
-            strange.append(stat)
-            continue
-        yield from ((digest, _FOREIGN, 1, each) for each in strange)
-        strange.clear()
-        yield digest, stat.key.rpartition("/")[2], 1, stat
-    yield from ((END, _FOREIGN, 1, each) for each in strange)
+def _pins_there(stats: Iterable[Stat]) -> Iterator[tuple[str, str, int, Stat | Finding]]:
+    for digest, found in _under_digests(stats, digest_of_pin):
+        segment = _FOREIGN if isinstance(found, Finding) else found.key.rpartition("/")[2]
+        yield digest, segment, 1, found
 
 
 def _digest_of_object(stat: Stat) -> str | None:

@@ -409,6 +409,30 @@ def test_audits_that_are_none(filled: Place) -> None:
         heal(filled.store, audit=f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}-read-00000000")
 
 
+def test_one_store_is_no_list_of_replicas(filled: Place) -> None:
+    verify(filled.store)
+    for replicas in ("prod", None, filled.store):
+        with pytest.raises(InvalidInputError, match="give a list"):
+            heal(filled.store, replicas=replicas)
+
+
+def test_a_later_audit_of_the_structure_does_not_hide_what_was_read(filled: Place) -> None:
+    """Each night the structure, each week the bytes: what is asked for by no id is what both found."""
+    replica = copy_of(filled.raw)
+    flipped, gone, *_ = blobs(filled.raw)
+    body = filled.raw.get(flipped) or b""
+    filled.raw.put(flipped, bytes([body[0] ^ 1]) + body[1:])
+    read = verify(filled.store)
+    filled.raw.delete(gone)
+    nightly = verify(filled.store, "structure")
+    assert set(nightly.counts) == {"missing"}
+    assert heal(filled.store, audit=nightly.audit, dry_run=True).audit == nightly.audit
+    report = heal(filled.store, replicas=[replica])
+    assert (report.ok, {each.key for each in report.healed}) == (True, {flipped, gone})
+    assert report.audit == f"{nightly.audit}, {read.audit}"
+    assert verify(filled.store).ok
+
+
 def test_a_run_is_whole_again(filled: Place) -> None:
     replica = copy_of(filled.raw)
     whole = get_run(filled.store, "r1")

@@ -18,7 +18,7 @@ from mltrack_tasks.errors import InvalidInputError
 from mltrack_tasks.runs import store_run
 from mltrack_tasks.sources import BytesSource
 from mltrack_tasks.stores.base import Store
-from mltrack_tasks.trust import audit, findings
+from mltrack_tasks.trust import audit, findings, walk
 from mltrack_tasks.trust.findings import Finding, VerifyReport
 from mltrack_tasks.trust.journal import read_findings
 from mltrack_tasks.trust.verify import in_part, verify_store
@@ -240,6 +240,34 @@ def test_many_foreign_objects_among_blobs_and_pins(filled: Place) -> None:
     for key in strange:
         filled.raw.put(key, b"x")
     assert sorted(key for _, key in told(verify(filled.store))) == sorted(strange)
+
+
+def test_a_crowd_of_foreign_objects_is_counted(filled: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are told in one step of the journal, which is one record, and held in memory until then."""
+    monkeypatch.setattr(walk, "MAX_FOREIGN", 3)
+    for number in range(8):
+        filled.raw.put(f"data/mine/{number}.png", b"12345")
+        filled.raw.put(f"runs/by_data/zz/{number}", b"x")
+    filled.raw.put("data/00/x", b"x")
+    report = verify(filled.store)
+    assert told(report) == [
+        ("foreign_object", key)
+        for key in (
+            *("data/00/x", "data/mine/", "data/mine/0.png", "data/mine/1.png", "data/mine/2.png"),
+            *("runs/by_data/zz/", "runs/by_data/zz/0", "runs/by_data/zz/1", "runs/by_data/zz/2"),
+        )
+    ]
+    crowds = [(each.detail.split()[1], each.size_bytes) for each in report.findings if each.key[-1] == "/"]
+    assert crowds == [("5", 25), ("5", 5)]
+
+
+def test_a_since_that_is_none_leaves_nothing(filled: Place) -> None:
+    """Else the next call would find an audit that was begun, and not the one that was stopped before."""
+    before = set(filled.raw.list())
+    for since in ("x", 5, f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}-attested-00000000"):
+        with pytest.raises(InvalidInputError, match="no finished audit"):
+            verify(filled.store, "attested", since=since)
+    assert set(filled.raw.list()) == before
 
 
 def test_folders_of_models(filled: Place) -> None:
