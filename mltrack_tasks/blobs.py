@@ -245,18 +245,10 @@ def _turn_of(store: Store) -> Lock:
 
 
 def _send_parts(store: Store, upload: Upload, source: Source) -> bool:
-    """Send all parts, hashing each buffer for the name and for the composite checksum."""
-    whole = hashlib.sha256()
-
-    def numbered() -> Iterator[tuple[int, bytes]]:
-        for number, body in enumerate(source.parts(), start=1):
-            whole.update(body)
-            yield number, body
-
-    digests = list(map_ordered(partial(_send_part, upload), numbered(), store.max_workers))
+    """Send all parts, each if it is the one that was hashed, and note their composite checksum."""
+    parts = enumerate(source.expected_parts(), start=1)
+    digests = list(map_ordered(partial(_send_part, upload, source), parts, store.max_workers))
     source.require_unchanged()
-    if whole.hexdigest() != source.digest:
-        raise changed(f"The source of {source.digest}")
     content = {"part_size": part_size_for(source.size), "composite": composite_checksum(digests)}
     key = layout.blob_parts_key(source.digest)
     was_there = not create_if_absent(store, key, content)
@@ -266,9 +258,11 @@ def _send_parts(store: Store, upload: Upload, source: Source) -> bool:
     return created
 
 
-def _send_part(upload: Upload, numbered: tuple[int, bytes]) -> bytes:
-    number, body = numbered
+def _send_part(upload: Upload, source: Source, numbered: tuple[int, tuple[bytes, bytes | None]]) -> bytes:
+    number, (body, expected) = numbered
     digest = hashlib.sha256(body).digest()
+    if expected not in (None, digest):
+        raise changed(f"The source of {source.digest}")
     upload.part(number, body, digest)
     return digest
 

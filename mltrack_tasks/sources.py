@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 
 from mltrack_tasks.digest import SINGLE_PUT_LIMIT, composite_checksum, part_size_for, sha256_hex
 from mltrack_tasks.errors import InvalidInputError, SourceChangedError
+from mltrack_tasks.parallel import map_ordered
 from mltrack_tasks.stores.files import os_errors
 
 _CHUNK = 1024 * 1024
@@ -32,6 +33,18 @@ class Source(ABC):
     @abstractmethod
     def parts(self) -> Iterator[bytes]:
         """The bytes in parts of ``part_size_for(size)``, as they are now."""
+
+    def expected_parts(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """The parts, each with the raw SHA-256 that it must have, where that was noted.
+
+        Where it was not, the end raises SourceChangedError if the parts are not those of the digest.
+        """
+        whole = hashlib.sha256()
+        for part in self.parts():
+            whole.update(part)
+            yield part, None
+        if whole.hexdigest() != self.digest:
+            raise changed(f"The source of {self.digest}")
 
     def require_unchanged(self) -> None:
         """Raise SourceChangedError if the bytes may no longer be those of the digest."""
@@ -78,14 +91,20 @@ class FileSource(Source):
         self._file, self._name = file, name
         self._before = _identity(file)
         self.size = self._before[0]
-        self.digest = self._hash()
+        self.digest, self._digests = self._hash()
         self.require_unchanged()
 
-    def _hash(self) -> str:
-        hasher = hashlib.sha256()
-        for part in self.parts():
-            hasher.update(part)
-        return hasher.hexdigest()
+    def _hash(self) -> tuple[str, tuple[bytes, ...]]:
+        """Hash the whole in this thread, and each part in another: a file alone waits for its name."""
+        whole = hashlib.sha256()
+
+        def read() -> Iterator[bytes]:
+            for part in self.parts():
+                yield part
+                whole.update(part)  # while the other thread has it
+
+        digests = tuple(map_ordered(_raw_sha256, read(), 2))
+        return whole.hexdigest(), digests
 
     def body(self) -> bytes | memoryview:
         self._file.seek(0)
@@ -102,6 +121,12 @@ class FileSource(Source):
                     raise changed(self._name)
                 part += more
             yield part
+
+    def expected_parts(self) -> Iterator[tuple[bytes, bytes | None]]:
+        yield from zip(self.parts(), self._digests, strict=True)
+
+    def composite(self) -> str:
+        return composite_checksum(self._digests)
 
     def require_unchanged(self) -> None:
         """Raise SourceChangedError if size or modification time differ from when it was opened."""
@@ -132,6 +157,10 @@ def changed(name: str) -> SourceChangedError:
     return SourceChangedError(
         f"{name} changed while it was read; nothing was stored. Run it again when nothing writes to it."
     )
+
+
+def _raw_sha256(part: bytes) -> bytes:
+    return hashlib.sha256(part).digest()
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -78,6 +78,8 @@ def _told(found: Iterable[T], what: str) -> Iterator[T]:
 
 def _require_space(target: Path, size: int, what: str) -> None:
     with os_errors(str(target)):
+        if target.exists():
+            return  # nothing is written over it
         make_folders(target.absolute().parent)
         free = shutil.disk_usage(target.absolute().parent).free
     if size > free:

@@ -143,6 +143,12 @@ def split(path: str) -> tuple[str, str]:
     return above, checked_name(name, path)
 
 
+def check_plain(path: str) -> None:
+    """Raise InvalidInputError for a path that is not plainly relative, whether or not there is anything."""
+    for name in _checked(path).split("/"):
+        checked_name(name, path)
+
+
 def checked_name(name: str, path: str) -> str:
     """Admit one name of a path: none that leads elsewhere."""
     if name in ("", ".", "..") or "\0" in name:

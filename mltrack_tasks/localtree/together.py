@@ -8,13 +8,13 @@ were no others: that tells which of them it is, and what is wrong with it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from stat import S_ISREG
 
 from mltrack_tasks.errors import InvalidInputError, MLTrackError
 from mltrack_tasks.filetree import FILE, PERMISSIONS, Entry
 from mltrack_tasks.localtree import reading, scanning
-from mltrack_tasks.localtree.folders import Folders, split
+from mltrack_tasks.localtree.folders import Folders, check_plain, split
 
 AT_ONCE, BYTES_AT_ONCE = 256, 1024 * 1024
 """Files of one folder that are read before it is looked at again: at most so many, or so many [bytes]."""
@@ -30,15 +30,14 @@ def read_all(folders: Folders, entries: Iterable[Entry]) -> Iterator[bytes | MLT
         yield from bodies if bodies is not None else (_body_or_error(folders, entry) for _, entry in named)
 
 
-def find_changed(folders: Folders, entries: Sequence[Entry]) -> Entry | None:
-    """Find the first of these that is another by now, or gone, as far as ``scanning.stat`` tells; or None."""
-    for above, named in _by_folder(entries):
-        if _are_still(folders, above, named):
-            continue
-        for _, entry in named:
-            if _has_changed(folders, entry):
-                return entry
-    return None
+def find_changed(folders: Folders, entries: Iterable[Entry]) -> Entry | None:
+    """Find the first of these that is another by now, or gone, as far as ``scanning.stat`` tells; or None.
+
+    A file is first looked at by its whole path. Nothing is read there, so a link on the way does no harm: it
+    leads to the very same file, or to one that is another.
+    """
+    root = folders.root.descriptor
+    return next((e for e in entries if not _is_still(root, e) and _has_changed(folders, e)), None)
 
 
 def _by_folder(entries: Iterable[Entry]) -> Iterator[tuple[str, _Named]]:
@@ -79,17 +78,13 @@ def _body_or_error(folders: Folders, entry: Entry) -> bytes | MLTrackError:
         return error
 
 
-def _are_still(folders: Folders, above: str, named: _Named) -> bool:
-    """Whether all are files that have not changed; False also if anything else is not as it should be."""
+def _is_still(root: int, entry: Entry) -> bool:
+    """Whether it is a file that has not changed; False also if anything else is not as it should be."""
     try:
-        folder = folders.below(above)
-        descriptor = folder.descriptor
-        for name, entry in named:
-            if not _is_of(entry, os.stat(name, dir_fd=descriptor, follow_symlinks=False)):
-                return False
-    except OSError:
+        found = os.stat(entry.path, dir_fd=root, follow_symlinks=False)
+    except (OSError, ValueError):
         return False
-    return folders.is_still(above, folder)
+    return _is_of(entry, found)
 
 
 def _is_of(entry: Entry, found: os.stat_result) -> bool:
@@ -106,6 +101,7 @@ def _is_of(entry: Entry, found: os.stat_result) -> bool:
 
 
 def _has_changed(folders: Folders, entry: Entry) -> bool:
+    check_plain(entry.path)
     try:
         now = scanning.stat(folders, entry.path)
     except InvalidInputError:

@@ -74,14 +74,15 @@ def members(entries: Sequence[Entry], groups: Sequence[HasFolders]) -> list[list
     """Give each run its entries, in order; an entry belongs to the innermost folder that a run has."""
     owners = {folder: number for number, group in enumerate(groups) for folder in group.folders}
     owned: list[list[Entry]] = [[] for _ in groups]
-    known: dict[str, int | None] = {}
+    known: dict[str, list[Entry]] = {}
+    nobody: list[Entry] = []
     for entry in entries:
         folder = entry.path if entry.kind == FOLDER else entry.path.rpartition("/")[0]
-        if folder not in known:
+        if (into := known.get(folder)) is None:
             around = (owners.get(above) for above in (folder, *folders_above(folder), ""))
-            known[folder] = next((number for number in around if number is not None), None)
-        if (number := known[folder]) is not None:
-            owned[number].append(entry)
+            number = next((number for number in around if number is not None), None)
+            into = known[folder] = nobody if number is None else owned[number]
+        into.append(entry)
     return owned
 
 

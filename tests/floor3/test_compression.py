@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -186,3 +187,14 @@ def test_a_bomb_is_an_error(store: Store, tmp_path: Path) -> None:
     store.create(layout.blob_key(sha256_hex(forged), "bin.zst"), forged)
     with pytest.raises(IntegrityError, match="not begin with a frame"):
         retrieve_file(store, sha256_hex(forged), tmp_path / "out" / "f")
+
+
+def test_a_file_that_is_there_needs_no_room(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = store_data(store, b"a" * 9_999, compress="zstd")
+    there = retrieve_file(store, ref, tmp_path / "f")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10))
+    assert retrieve_file(store, ref, there) == there
+    with pytest.raises(InvalidInputError, match="unpacks to 9,999 bytes"):
+        retrieve_file(store, ref, tmp_path / "another")
