@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from prefect.workers.process import ProcessWorker
 
 from deployments import deploying
 from mltrack_tasks.stores import Store, open_s3
@@ -56,6 +57,17 @@ class Site:
         assert self.settings.keys.secret_key
         return self.settings.keys.secret_key
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment of a worker that finds the bucket without a block."""
+        keys = self.settings.keys
+        return {
+            "AWS_ENDPOINT_URL": self.proxy.url,
+            "AWS_ACCESS_KEY_ID": str(keys.access_key),
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_DEFAULT_REGION": str(self.settings.region),
+        }
+
     def client(self, *arguments: str, cwd: Path | None = None, **variables: str) -> str:
         """Run Python as a user of the server does -> what it said."""
         return self.server.run(*arguments, cwd=cwd, PYTHONPATH=str(self.package), **variables)
@@ -80,13 +92,18 @@ class Site:
         arguments = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
         self.client(*arguments, cwd=deploying.CHECKOUT)
 
+    def make_pool(self, name: str) -> None:
+        """Make a work pool as `prefect work-pool create --type process` does."""
+        template = ProcessWorker.get_default_base_job_template()
+        self.server.ask("work_pools/", {"name": name, "type": "process", "base_job_template": template})
+
     @contextmanager
-    def worker(self, name: str, pool: str = POOL) -> Iterator[Child]:
-        """Run a worker that has the wheel, and no credentials but those that Prefect gives it."""
+    def worker(self, name: str, pool: str = POOL, **own: str) -> Iterator[Child]:
+        """Run a worker that has the wheel, and no credentials but those that Prefect or ``own`` gives it."""
         folder = self.folder / name
         variables = environment(self.server, folder, "")
         variables = {key: value for key, value in variables.items() if not key.startswith("AWS_")}
-        variables |= {"PYTHONPATH": str(self.package), "AWS_EC2_METADATA_DISABLED": "true"}
+        variables |= {"PYTHONPATH": str(self.package), "AWS_EC2_METADATA_DISABLED": "true", **own}
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", name]
         with running(name, command, folder / "log", variables) as child:
             yield child
