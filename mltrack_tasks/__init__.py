@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mltrack_tasks.access import AccessReport as AccessReport
     from mltrack_tasks.arrivals.report import ArrivalReport as ArrivalReport
     from mltrack_tasks.blocks import MLTrackStore as MLTrackStore
     from mltrack_tasks.bucket.report import BucketReport as BucketReport
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.captured import CapturedRun as CapturedRun
     from mltrack_tasks.capturing import capture as capture
     from mltrack_tasks.capturing import current_capture as current_capture
+    from mltrack_tasks.checking.report import AccessReport as AccessReport
     from mltrack_tasks.collecting.collect import GarbageReport as GarbageReport
     from mltrack_tasks.collecting.migrations import RemovedMigration as RemovedMigration
     from mltrack_tasks.collecting.removalplans import RemovalReport as RemovalReport
@@ -125,7 +125,7 @@ if TYPE_CHECKING:
     from mltrack_tasks.views import ViewReport as ViewReport
 
 _HOMES = {
-    "access": ("AccessReport",),
+    "checking.report": ("AccessReport",),
     "arrivals.report": ("ArrivalReport",),
     "blocks": ("MLTrackStore",),
     "bucket.report": ("BucketReport",),

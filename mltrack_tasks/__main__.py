@@ -34,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a block's name, s3://bucket/prefix, or a directory; else what the surroundings name",
     )
     check.add_argument(
+        "--role", default="writer", help="whose permissions: reader, writer (default), promoter or admin"
+    )
+    check.add_argument(
         "--write", action="store_true", help="also write small objects under .probe/, and remove them"
     )
     check.set_defaults(run=_check_access)
@@ -58,11 +61,11 @@ def _iam_policy(given: argparse.Namespace) -> int:
 def _check_access(given: argparse.Namespace) -> int:
     from mltrack_tasks.tasks import check_access
 
-    report = check_access.fn(write=given.write, store=given.store)
+    report = check_access.fn(role=given.role, write=given.write, store=given.store)
     print(report.location)
     for row in report.rows():
         print(f"{row['result']:>6}  {row['check']}: {row['detail']}")
-        if row["result"] == "FAILED":
+        if row["fix"]:
             print(f"        {row['fix']}")
     return 0 if report.ok else 1
 

@@ -50,7 +50,10 @@ DELETED: Mapping[str, tuple[str, ...]] = {
     ),
     "promoter": (PROBES,),
 }
-"""Where a role may delete: what is derived, names that are to be forgotten, and its own trials."""
+"""Where a role may delete: what is derived, names that are to be forgotten, and its own trials.
+
+Of its trials it may remove each version, too: else they would stay for ever in a bucket that keeps versions.
+"""
 
 DOCUMENTS = (
     *("AccelerateConfiguration", "BucketLogging", "BucketNotification", "BucketOwnershipControls"),
@@ -136,6 +139,7 @@ def _of_others(place: _Place, role: Role) -> Iterator[Statement]:
     yield _allow("Create", "s3:PutObject", place.below(WRITTEN[role]))
     yield _allow("DropParts", "s3:AbortMultipartUpload", place.below(SENT_IN_PARTS[role]))
     yield _allow("Delete", "s3:DeleteObject", place.below(DELETED[role]))
+    yield _allow("Trials", "s3:DeleteObjectVersion", place.below([PROBES]))
 
 
 def _of_admin(place: _Place, partition: str) -> Iterator[Statement]:
@@ -143,6 +147,7 @@ def _of_admin(place: _Place, partition: str) -> Iterator[Statement]:
     yield _allow("Objects", [*_READS, *(f"s3:{each}" for each in objects)], place.all)
     # Brings back what a collection deleted, and what lies in an archive: that costs money.
     yield _allow("Blobs", ("s3:DeleteObjectVersion", "s3:RestoreObject"), place.below([layout.BLOBS]))
+    yield _allow("Trials", "s3:DeleteObjectVersion", place.below([PROBES]))
     whole = ("CreateBucket", "DeleteBucketPolicy", "ListBucket", "ListBucketMultipartUploads")
     documents = (f"s3:{verb}{each}" for verb in ("Get", "Put") for each in DOCUMENTS)
     yield _allow(

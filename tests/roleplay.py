@@ -270,10 +270,10 @@ def _look(team: Team) -> None:
     do("reader", "await_restore", [ref])
     team.owner.create_multipart_upload(**team.key("data/left"))
     do("reader", "estimate_costs")
-    do("reader", "check_access", write=False)
+    do("reader", "check_access", role="reader")
     do("reader", "verify_store", keep=False, level="attested")
     for role in ("writer", "promoter", "admin"):
-        do(role, "check_access")
+        do(role, "check_access", role=role)
 
 
 def _clean(team: Team) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from botocore.config import Config
@@ -68,26 +70,28 @@ def identity(store: S3Store) -> Identity | None:
 class BucketPlace:
     """What HeadBucket says. ``region`` is None if the server does not tell; ``allowed`` False if it refuses.
 
-    A role that may list one prefix only is refused too, and S3 tells it the region all the same.
+    A role that may list one prefix only is refused too, and S3 tells it the region all the same. ``ahead``
+    is by how many seconds this machine's clock is ahead of the server's; None if that tells no time.
     """
 
     region: str | None
     allowed: bool
+    ahead: float | None = None
 
 
 def bucket_place(store: S3Store) -> BucketPlace:
     """Ask where the bucket is. Raises AccessError if there is none, or the endpoint does not answer."""
-    bucket = store.settings.bucket
+    bucket, start = store.settings.bucket, time.time()
     try:
         answer = store.client.head_bucket(Bucket=bucket)
     except store.client.exceptions.ClientError as error:
         code = failure_of_botocore(error).code
         if code in ("403", "AccessDenied"):
-            return BucketPlace(_region_header(error.response), False)
+            return BucketPlace(_region_header(error.response), False, _ahead(error.response, start))
         raise _head_bucket_error(error, bucket) from error
     except BotoCoreError as error:
         raise _head_bucket_error(error, bucket) from error
-    return BucketPlace(answer.get("BucketRegion") or _region_header(answer), True)
+    return BucketPlace(answer.get("BucketRegion") or _region_header(answer), True, _ahead(answer, start))
 
 
 def _head_bucket_error(error: Exception, bucket: str) -> MLTrackError:
@@ -99,9 +103,22 @@ def _head_bucket_error(error: Exception, bucket: str) -> MLTrackError:
 
 
 def _region_header(answer: dict[str, Any]) -> str | None:
-    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    region = headers.get("x-amz-bucket-region")
-    return str(region) if region else None
+    return _header(answer, "x-amz-bucket-region")
+
+
+def _header(answer: dict[str, Any], name: str) -> str | None:
+    found = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get(name)
+    return str(found) if found else None
+
+
+def _ahead(answer: dict[str, Any], start: float) -> float | None:
+    """Compare the time of an answer, to a second, with the middle of our request."""
+    said = _header(answer, "date")
+    try:
+        then = parsedate_to_datetime(said).timestamp() if said else None
+    except ValueError:
+        return None
+    return None if then is None else (start + time.time()) / 2 - then
 
 
 def region_of(store: S3Store) -> str | None:

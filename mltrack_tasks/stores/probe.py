@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mltrack_tasks.digest import base64_from_raw
 from mltrack_tasks.errors import MLTrackError
@@ -13,6 +13,7 @@ from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.identity import s3_of
 from mltrack_tasks.stores.s3 import S3Store
 from mltrack_tasks.stores.s3_errors import botocore_errors, failure_of_botocore
+from mltrack_tasks.stores.traces import remove_traces
 
 PROBE_FOLDER = ".probe/"
 
@@ -28,6 +29,10 @@ class Capabilities:
     conditional_delete: bool | None
     versioning: bool | None
     notes: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    """What of the trial could not be removed, and why."""
+    unseen: tuple[str, ...] = ()
+    """What of the trial could not be looked for."""
 
 
 def probe_capabilities(store: Store) -> Capabilities:
@@ -40,26 +45,26 @@ def probe_capabilities(store: Store) -> Capabilities:
         return Capabilities(True, True, None, True, None, False, ("not an S3 server",))
     trial = _Trial(bare)
     try:
-        return Capabilities(
+        found = Capabilities(
             create_only=trial.ask("create-only PUT", trial.create_only),
             create_only_parts=trial.ask("create-only multipart", trial.create_only_parts),
             refuses_damage=trial.ask("refusal of damaged bodies", trial.refuses_damage),
             keeps_checksums=trial.ask("checksums on HEAD", trial.keeps_checksums),
             conditional_delete=trial.ask("conditional delete", trial.conditional_delete),
             versioning=trial.ask("versioning", trial.versioning),
-            notes=tuple(trial.notes),
         )
     finally:
-        trial.clean()
+        traces = remove_traces(bare, f"{trial.folder}/")
+    return replace(found, notes=tuple(trial.notes), left=traces.left, unseen=traces.unseen)
 
 
 class _Trial:
     def __init__(self, store: S3Store) -> None:
         self._store, self._client = store, store.client
-        self._folder = f"{PROBE_FOLDER}{secrets.token_hex(8)}"
+        self.folder = f"{PROBE_FOLDER}{secrets.token_hex(8)}"
         self._bucket = store.settings.bucket
         prefix = store.settings.prefix
-        self._base = f"{prefix}/{self._folder}" if prefix else self._folder
+        self._base = f"{prefix}/{self.folder}" if prefix else self.folder
         self.notes: list[str] = []
 
     def ask(self, what: str, trial: Callable[[], bool]) -> bool | None:
@@ -72,11 +77,11 @@ class _Trial:
             return None
 
     def create_only(self) -> bool:
-        key = f"{self._folder}/create"
+        key = f"{self.folder}/create"
         return self._store.create(key, b"1") and not self._store.create(key, b"2")
 
     def create_only_parts(self) -> bool:
-        key = f"{self._folder}/parts"
+        key = f"{self.folder}/parts"
         self._store.create(key, b"1")
         with self._store.upload(key, 1) as upload:
             upload.part(1, b"2", _digest(b"2"))
@@ -93,7 +98,7 @@ class _Trial:
         return False
 
     def keeps_checksums(self) -> bool:
-        key = f"{self._folder}/checksum"
+        key = f"{self.folder}/checksum"
         self._store.create(key, b"body")
         stat = self._store.head(key, checksum=True)
         return stat is not None and stat.sha256 == _digest(b"body").hex()
@@ -109,14 +114,6 @@ class _Trial:
     def versioning(self) -> bool:
         answer = self._client.get_bucket_versioning(Bucket=self._bucket)
         return bool(answer.get("Status") == "Enabled")
-
-    def clean(self) -> None:
-        """Remove what the trials left; a role that may not delete leaves a note instead."""
-        keys = [f"{self._folder}/{name}" for name in ("create", "parts", "damaged", "checksum")]
-        try:
-            self._store.delete(keys)
-        except MLTrackError as error:
-            self.notes.append(f"clean-up: {error}")
 
 
 def _digest(body: bytes) -> bytes:

@@ -14,7 +14,15 @@ from prefect import flow
 from prefect.settings import PREFECT_API_URL
 from prefect_aws import AwsCredentials
 
-from mltrack_tasks import AccessReport, InvalidInputError, MLTrackStore, NotFoundError, check_access
+from flows.check_access import check_access as check_flow
+from mltrack_tasks import (
+    AccessError,
+    AccessReport,
+    InvalidInputError,
+    MLTrackStore,
+    NotFoundError,
+    check_access,
+)
 from mltrack_tasks.access import check_access as check_store
 from mltrack_tasks.artifacts import plain
 from mltrack_tasks.content import store_data
@@ -105,7 +113,7 @@ def test_nothing_is_left_and_nothing_begun(
 
 def test_without_writing_nothing_is_sent(proxied_block: MLTrackStore, proxy: FaultProxy) -> None:
     report = check_store(proxied_block.open(), write=False)
-    assert list(rows(report)) == QUESTIONS[:5]
+    assert list(rows(report)) == [*QUESTIONS[:5], "clock", "lifecycle rules"]
     assert report.ok
     assert proxy.count("PUT") == proxy.count("POST") == proxy.count("DELETE") == 0
 
@@ -126,6 +134,20 @@ def test_a_reader_fails_at_writing_alone(guarded: S3Server) -> None:
     assert "s3:PutObject" in fixes["write and delete"]
 
 
+def test_a_role_that_was_not_granted_is_told_with_what_to_grant(guarded: S3Server) -> None:
+    reads = ("s3:GetObject", "s3:List*", "s3:GetBucketVersioning", "s3:HeadBucket")  # the last is moto's own
+    reader = user(guarded, "no-writer", *reads)
+    block = guarded_block(guarded, reader, prefix="no-writer")
+    store_data(guarded_block(guarded, owner(guarded), prefix="no-writer").open(), {"a": 1})
+    assert failed(check_access.fn(role="reader", store=block)) == {}
+    fixes = failed(check_access.fn(role="writer", store=block))
+    assert next(iter(fixes)) == "write and delete"
+    refused = {name.removeprefix("permission ") for name in fixes if name.startswith("permission ")}
+    assert refused == {"s3:AbortMultipartUpload", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject"}
+    assert "arn:aws:s3:::guarded/no-writer/manifests/*" in fixes["permission s3:PutObject"]
+    assert "iam_policy('writer')" in fixes["permission s3:PutObject"]
+
+
 def test_a_writer_that_may_not_list_is_told_so(guarded: S3Server) -> None:
     writer = user(guarded, "writer", "s3:GetObject", "s3:PutObject", "s3:DeleteObject")
     report = check_store(guarded_block(guarded, writer, prefix="writer").open())
@@ -138,7 +160,7 @@ def test_a_writer_that_may_not_list_is_told_so(guarded: S3Server) -> None:
 def test_a_writer_that_may_not_delete_is_told_so(guarded: S3Server) -> None:
     keeper = user(guarded, "keeper", "s3:GetObject", "s3:PutObject", "s3:ListBucket")
     fixes = failed(check_store(guarded_block(guarded, keeper, prefix="keeper").open()))
-    assert list(fixes) == ["write and delete"]
+    assert list(fixes) == ["write and delete", "nothing left behind"]
     assert "s3:DeleteObject" in fixes["write and delete"]
 
 
@@ -167,6 +189,21 @@ def test_an_endpoint_that_does_not_answer_is_told_so(block: MLTrackStore) -> Non
     fixes = failed(check_store(block.model_copy(update={"endpoint_url": "http://127.0.0.1:9"}).open()))
     assert list(fixes) == ["bucket and region", "list", "read", "write and delete"]
     assert all("endpoint_url" in fix for fix in fixes.values())
+
+
+def test_what_failed_first_is_not_repeated_for_each_permission(block: MLTrackStore) -> None:
+    missing = block.model_copy(update={"bucket": "not-there"})
+    found = rows(check_access.fn(role="admin", store=missing))
+    assert found["permissions"]["detail"].startswith("not probed")
+    assert not [name for name in found if name.startswith("permission ")]
+
+
+def test_the_flow_ends_with_a_message_or_with_each_fix(block: MLTrackStore) -> None:
+    state = check_flow(store=block, return_state=True)
+    assert state.is_completed()
+    assert "as writer: nothing failed" in str(state.message)
+    with pytest.raises(AccessError, match=r"(?s)as writer: \d+ of \d+ checks failed.*bucket's name"):
+        check_flow(store=block.model_copy(update={"bucket": "not-there"}))
 
 
 def test_another_region_is_named(proxied_block: MLTrackStore, proxy: FaultProxy) -> None:

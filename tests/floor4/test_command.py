@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mltrack_tasks import MLTrackStore
 from mltrack_tasks.__main__ import main
 from mltrack_tasks.roles import role_policy
 
@@ -23,6 +24,17 @@ def test_without_write_nothing_is_written(tmp_path: Path, capsys: pytest.Capture
     assert main(["check_access", str(tmp_path / "store")]) == 0
     assert "write and delete" not in capsys.readouterr().out
     assert not (tmp_path / "store").exists()
+
+
+def test_a_role_is_checked(block: MLTrackStore, capsys: pytest.CaptureFixture[str]) -> None:
+    block.save("checked", overwrite=True)
+    assert main(["check_access", "checked", "--role", "promoter", "--write"]) == 0
+    said = capsys.readouterr().out
+    assert "    ok  permission s3:PutObject: allowed on arn:aws:s3:::" in said
+    assert "/models/registry/*" in said
+    assert "    ok  nothing left behind" in said
+    assert main(["check_access", "checked", "--role", "owner"]) == 2
+    assert "choose one of reader, writer, promoter, admin" in capsys.readouterr().err
 
 
 def test_a_failure_is_told_with_its_fix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

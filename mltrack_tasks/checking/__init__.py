@@ -1,0 +1,1 @@
+"""What check_access looks at, one module for each kind of question."""
