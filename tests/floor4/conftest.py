@@ -12,7 +12,6 @@ from prefect.settings import (
     PREFECT_SERVER_ANALYTICS_ENABLED,
     temporary_settings,
 )
-from prefect.testing.utilities import prefect_test_harness
 from prefect_aws import AwsCredentials
 
 from mltrack_tasks import MLTrackStore, registry
@@ -25,6 +24,8 @@ _SURROUNDINGS = ("MLTRACK_STORE", "MLTRACK_S3_BUCKET", "MLTRACK_S3_PREFIX")
 @pytest.fixture(scope="session", autouse=True)
 def prefect_api() -> Iterator[None]:
     """A Prefect server on a database of its own: it takes 20 s to start, so there is one for all."""
+    from prefect.testing.utilities import prefect_test_harness  # Prefect's whole server: not in each process
+
     settings = {
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_LOGGING_TO_API_ENABLED: False,
