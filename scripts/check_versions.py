@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROBE = ROOT / "scripts" / "probe_versions.py"
 RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
-TEST_TOOLS = ("hypothesis", "moto", "psutil", "pytest", "scikit-learn", "skops")
+TEST_TOOLS = ("build", "hypothesis", "moto", "psutil", "pytest", "scikit-learn", "setuptools", "skops")
 SHOWN = ("prefect", "fastapi", "prefect-aws", "boto3", "pandas", "pyarrow", "obstore")
 PROBE_TIME = 600  # [s]; two servers start in it
 
