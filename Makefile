@@ -23,7 +23,7 @@ unexport $(FOREIGN)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e check bench lock versions install clean
+.PHONY: help demo test e2e browser check bench lock versions install clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -37,6 +37,10 @@ test: $(READY) ## the tests; ARGS="-k name" is passed on to pytest
 
 e2e: $(READY) ## the end-to-end tests: the demo, the examples, a Prefect server
 	$(BIN)/python -m pytest tests/e2e $(ARGS)
+
+browser: $(READY) ## the tests of Prefect's UI with its forms and reports, in Chromium, which it installs
+	scripts/ci_browser.sh
+	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 check: $(READY) ## ruff, mypy, and linters of the image and the compose file
 	$(BIN)/ruff check .

@@ -17,25 +17,7 @@ PYTHON=${PYTHON:-python3.11}
 CEPH_PACKAGES=(radosgw ceph-mon ceph-osd ceph-common)
 CEPH_PROGRAMS=(ceph ceph-mon ceph-osd monmaptool radosgw radosgw-admin)
 MINIO=github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
-
-say() { printf 'ci_servers: %s\n' "$*"; }
-fail() { say "$*" >&2; exit 1; }
-# `command -v` finds functions too, so none may be called as a program.
-missing() { for name in "$@"; do command -v "$name" >/dev/null || printf '%s ' "$name"; done; }
-
-as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"
-  elif command -v sudo >/dev/null; then sudo -n "$@"
-  else fail "neither root nor sudo; run as root: $*"; fi
-}
-
-apt_install() {
-  command -v apt-get >/dev/null || fail "no apt-get here; install by hand: $*"
-  say "apt-get install $*"
-  as_root apt-get update -qq
-  as_root env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -qq -y --no-install-recommends "$@" >/dev/null
-}
+. "$ROOT/scripts/debian.sh"
 
 install_ceph() {
   if [ -z "$(missing "${CEPH_PROGRAMS[@]}")" ]; then say "ceph: already there"; return; fi

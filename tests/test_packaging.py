@@ -143,3 +143,9 @@ def test_readme_imports_public_names() -> None:
     names = {alias.name for node in imports for alias in node.names}
     assert names, "the README shows no import of the package"
     assert names <= set(mltrack_tasks.__all__)
+
+
+def test_readme_shows_pictures_that_are_there_and_small() -> None:
+    shown = re.findall(r"!\[.+?\]\((.*?)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert sorted(shown) == sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.png"))
+    assert {name: size for name in shown if (size := (ROOT / name).stat().st_size) > 200_000} == {}

@@ -27,6 +27,7 @@ BUSY = 30
 """[s] for which a server may say that it is busy."""
 SERVING = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     # A schedule that was made anew is planned once a minute otherwise.
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
 }
@@ -114,8 +115,11 @@ def serve(home: Path) -> Iterator[PrefectServer]:
     lacking = home / "lacking"
     lacking.mkdir(parents=True)
     (lacking / "sitecustomize.py").write_text(LACKING, encoding="utf-8")
-    environment = _environment(home / "server", PYTHONPATH=str(lacking), **SERVING)
-    server = PrefectServer(f"http://127.0.0.1:{port}/api", home, environment)
+    url = f"http://127.0.0.1:{port}/api"
+    # Left to itself, the UI asks at the port that a server usually has.
+    own = {"PYTHONPATH": str(lacking), "PREFECT_UI_API_URL": url, **SERVING}
+    environment = _environment(home / "server", **own)
+    server = PrefectServer(url, home, environment)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with running("prefect", command, home / "server.log", environment) as child:
         child.wait_until(partial(_healthy, server), 120)

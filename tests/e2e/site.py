@@ -17,7 +17,8 @@ from deployments import deploying
 from mltrack_tasks.stores import Store, open_s3
 from mltrack_tasks.stores.s3_settings import Keys, S3Settings
 from tests.e2e.deployed import Deployed, environment
-from tests.e2e.prefect_server import PrefectServer
+from tests.e2e.prefect_server import PrefectServer, shared_server
+from tests.servers import S3Server
 from tests.servers.faultproxy import FaultProxy
 from tests.servers.process import Child, running
 from tests.settings import GIVEN, fresh_prefix
@@ -150,6 +151,16 @@ LISTS = (
     "v2/concurrency_limits/filter",
 )
 """What an API lists page by page."""
+
+
+@contextmanager
+def one_site(moto: S3Server, folder: Path) -> Iterator[Site]:
+    """A site on the S3 server that the tests were given, or ``moto``, behind a proxy, without deployments.
+
+    It is shared by the tests of a folder: wheel, bootstraps and workers take longer than what they test.
+    """
+    with FaultProxy(GIVEN.get("MLTRACK_TEST_S3_ENDPOINT") or moto.endpoint) as proxy:
+        yield Site(shared_server(), proxy, store_settings(proxy.url), folder, unpacked_wheel(folder))
 
 
 def store_settings(endpoint: str) -> S3Settings:
