@@ -15,7 +15,14 @@ from mltrack_tasks.roles import Role, check_role
 from mltrack_tasks.stores.asking import is_refusal
 from mltrack_tasks.stores.base import Store
 from mltrack_tasks.stores.guard import GuardedStore
-from mltrack_tasks.stores.identity import bucket_place, credential_source, identity, region_of, s3_of
+from mltrack_tasks.stores.identity import (
+    bucket_place,
+    credential_source,
+    identity,
+    region_of,
+    require_listing,
+    s3_of,
+)
 from mltrack_tasks.stores.probe import PROBE_FOLDER, Capabilities, probe_capabilities
 from mltrack_tasks.stores.s3 import S3Store
 from mltrack_tasks.stores.traces import Traces, remove_traces
@@ -102,6 +109,8 @@ class _Checking:
         try:
             found = next(iter(self.bare.list("")), None)
             self.present = "" if found is None else found.key
+            if found is None and self.s3 is not None:
+                require_listing(self.s3)
             yield AccessCheck("list", True, "there are objects" if found else "the store is empty")
         except MLTrackError as error:
             self.blocked |= not is_refusal(error)
@@ -176,7 +185,7 @@ def _traces_row(traces: Traces, found: Capabilities | None, others: list[str]) -
     if left:
         fix = (
             f"Remove what is below {PROBE_FOLDER} with the owner's credentials, and grant s3:DeleteObject "
-            f"and s3:DeleteObjectVersion on {PROBE_FOLDER}*."
+            f"and s3:DeleteObjectVersion on {PROBE_FOLDER}*. What Object Lock retains stays until that ends."
         )
         return AccessCheck(name, False, f"remaining: {'; '.join(left[:3])}", fix)
     if unseen:

@@ -93,7 +93,8 @@ FLOORS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
                 "stores.directory",
                 "stores.retry",
             ),
-            *("stores.observed", "stores.cache", "stores.guard", "stores.s3_errors", "stores.s3_settings"),
+            *("stores.observed", "stores.cache", "stores.guard"),
+            *("stores.redirects", "stores.s3_errors", "stores.s3_settings"),
             *(
                 "stores.s3_objects",
                 "stores.s3_parts",

@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError
 from mltrack_tasks.errors import MLTrackError
 from mltrack_tasks.stores.base import Store, WrapperStore
 from mltrack_tasks.stores.s3 import S3Store
-from mltrack_tasks.stores.s3_errors import Failure, botocore_errors, failure_of_botocore, translate
+from mltrack_tasks.stores.s3_errors import NO_S3, Failure, botocore_errors, failure_of_botocore, translate
 from mltrack_tasks.stores.s3_settings import CONNECT_TIMEOUT, READ_TIMEOUT
 
 _SOURCES = {
@@ -92,6 +92,20 @@ def bucket_place(store: S3Store) -> BucketPlace:
     except BotoCoreError as error:
         raise _head_bucket_error(error, bucket) from error
     return BucketPlace(answer.get("BucketRegion") or _region_header(answer), True, _ahead(answer, start))
+
+
+def require_listing(store: S3Store) -> None:
+    """Ask whether an empty listing is one. Raises AccessError if a login page or the like answered instead.
+
+    A listing of S3 names its bucket; a page of HTML, read as one, is empty.
+    """
+    settings = store.settings
+    where, prefix = f"s3://{settings.bucket}", f"{settings.prefix}/" if settings.prefix else ""
+    payer = {"RequestPayer": "requester"} if settings.request_payer else {}
+    with botocore_errors("list", where):
+        answer = store.client.list_objects_v2(Bucket=settings.bucket, Prefix=prefix, MaxKeys=1, **payer)
+    if "Name" not in answer:
+        raise translate(Failure(NO_S3, "the answer is no listing of a bucket"), "list", where, answered=True)
 
 
 def _head_bucket_error(error: Exception, bucket: str) -> MLTrackError:

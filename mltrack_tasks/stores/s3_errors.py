@@ -17,6 +17,7 @@ from mltrack_tasks.errors import (
     NotFoundError,
     TransientError,
 )
+from mltrack_tasks.stores.redirects import REDIRECTED
 
 ACTIONS = {
     "put": "s3:PutObject",
@@ -43,9 +44,20 @@ _GRANT = (
     "Grant {action} on this bucket and prefix to these credentials; "
     "without s3:ListBucket a missing key is denied too."
 )
+_CHECK_WAY = (
+    "What answered is no S3 server: check endpoint_url (https://?), and proxies and login pages on the way."
+)
+_CHECK_PROXY = "Give HTTPS_PROXY the proxy's user and password, or put the server's host into NO_PROXY."
+_CHECK_TLS = (
+    "Check that endpoint_url speaks TLS, and name the file of the authority that its certificate is from in "
+    "ca_bundle."
+)
 _AGAIN = "Try again; nothing was lost."
 _RESTORE = "Restore it first (restore_data), then read it."
 _DAMAGED = "The body was damaged on its way and refused; send it again."
+
+NO_S3 = "NoS3Answer"
+"""Code of our own: an answer that is no XML of S3's."""
 
 _Row = tuple[type[MLTrackError], str]
 CODES: dict[str, _Row] = {
@@ -80,6 +92,8 @@ CODES: dict[str, _Row] = {
         ),
         (AccessError, _CHECK_REGION),
     ),
+    **dict.fromkeys((REDIRECTED, NO_S3, "302", "303", "308"), (AccessError, _CHECK_WAY)),
+    **dict.fromkeys(("407", "511"), (AccessError, _CHECK_PROXY)),
     **dict.fromkeys(
         ("NoSuchKey", "NoSuchUpload", "NoSuchVersion", "404"), (NotFoundError, "Check the name.")
     ),
@@ -201,6 +215,9 @@ def failure_of_botocore(error: BaseException) -> Failure:
     said = answer.get("Error", {})
     if said.get("Code"):
         return Failure(str(said["Code"]), _plain(str(said.get("Message") or ""))[:300])
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if status >= 300:  # with a body that is none of S3's
+        return Failure(str(status), "")
     name = type(error).__name__
     return Failure(name, _first_line(str(error)), unreachable=name in _UNREACHABLE)
 
@@ -221,6 +238,8 @@ def translate(failure: Failure, verb: str, where: str, *, answered: bool) -> MLT
 
 
 def _row(failure: Failure, answered: bool) -> _Row:
+    if failure.code == "SSLError" and not answered:
+        return AccessError, _CHECK_TLS
     if failure.unreachable and not answered:
         return (
             AccessError,

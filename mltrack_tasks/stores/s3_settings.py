@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mltrack_tasks import layout
 from mltrack_tasks.errors import AccessError, InvalidInputError
+from mltrack_tasks.stores.redirects import stop_redirects
 from mltrack_tasks.stores.s3_errors import botocore_errors
 
 if TYPE_CHECKING:
@@ -214,7 +215,9 @@ def build_client(
     endpoint = settings.endpoint_url
     try:
         with botocore_errors("s3:*", settings.location):
-            return session.client("s3", endpoint_url=endpoint, verify=settings.verify, config=config)
+            client = session.client("s3", endpoint_url=endpoint, verify=settings.verify, config=config)
+            stop_redirects(client)
+            return client
     except ValueError as error:
         if isinstance(error, InvalidInputError):
             raise

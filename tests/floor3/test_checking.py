@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -158,6 +159,45 @@ def test_what_cannot_be_removed_is_told(proxied: S3Settings, proxy: FaultProxy) 
     assert left.ok is False
     assert "/.probe/probe-" in left.detail
     assert "s3:DeleteObject" in left.fix
+
+
+class Page(Answer):
+    """A page for people, where S3 was asked."""
+
+    def body(self) -> bytes:
+        return b"<html><body>Please log in</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "row", "fix"),
+    [
+        (200, "list", "no S3 server"),
+        (301, "bucket and region", "no S3 server"),
+        (302, "bucket and region", "no S3 server"),
+        (307, "bucket and region", "no S3 server"),
+        (308, "bucket and region", "no S3 server"),
+        (407, "bucket and region", "HTTPS_PROXY"),
+        (511, "bucket and region", "HTTPS_PROXY"),
+        (403, "permission s3:ListBucket", "iam_policy"),
+    ],
+)
+def test_what_is_no_s3_is_told(
+    proxied: S3Settings, proxy: FaultProxy, status: int, row: str, fix: str
+) -> None:
+    """A login page is no empty store, and a redirect to one ends."""
+    proxy.script(Fault("answer", times=None, answer=Page(status, "")))
+    report = check_access(open_s3(proxied), role="reader")
+    [found] = rows(report, row)
+    assert found.ok is False
+    assert fix in found.fix
+    assert "allowed" not in {each.verdict for each in report.permissions}
+
+
+def test_tls_that_fails_is_told(proxied: S3Settings, proxy: FaultProxy) -> None:
+    speaking_tls = replace(proxied, endpoint_url=proxy.url.replace("http:", "https:"))
+    [found] = rows(check_access(open_s3(speaking_tls), role="reader"), "bucket and region")
+    assert found.ok is False
+    assert "ca_bundle" in found.fix
 
 
 @pytest.mark.parametrize(("rule", "instead"), [(EXPIRES, "apply_retention"), (ARCHIVES, "GLACIER_IR")])
