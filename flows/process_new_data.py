@@ -37,7 +37,7 @@ def process_new_data(
         max_messages: Messages that one run reads at most.
         visibility_s: Seconds that a message stays hidden from other readers; renewed while it is worked on.
         wait_s: Seconds without a message after which the run ends.
-        wait: Wait for the end of each run that was started, and fail if one of them fails.
+        wait: Wait for the end of each run that was started, however long it takes, and fail if one fails.
         store: The store that is told of: a saved block, or as text a block's name or `s3://bucket/prefix`.
     """
     found = tasks.process_new_data(

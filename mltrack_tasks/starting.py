@@ -13,6 +13,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
+from pydantic import ValidationError
 
 from mltrack_tasks import events
 from mltrack_tasks.arrivals.batches import Batch
@@ -77,6 +78,9 @@ class Starter:
         return f"mltrack-{self._store_id}-{batch.subscription}-{batch.id}"
 
     def _require_taken(self, deployment: str) -> None:
+        flow, _, name = deployment.partition("/")
+        if not flow or not name or "/" in name:
+            raise InvalidInputError(f"{deployment!r} is no deployment: write flow/deployment.")
         with prefect_errors(deployment), get_client(sync_client=True) as client:
             found = client.read_deployment_by_name(deployment)
         self.deployment_id = str(found.id)
@@ -103,11 +107,17 @@ def prefect_errors(deployment: str) -> Iterator[None]:
         raise TransientError(
             "What answered in place of Prefect's API was no JSON. Check PREFECT_API_URL; nothing was lost."
         ) from error
+    except ValidationError as error:  # its text shows what was answered
+        raise AccessError(
+            f"What Prefect's API answered is no {error.title} of this version of Prefect. Compare `prefect "
+            "version` here and on the server, and check PREFECT_API_URL; nothing was lost."
+        ) from None
     except ValueError as error:
         if isinstance(error, MLTrackError):
             raise
         raise InvalidInputError(
-            f"{deployment!r} is no deployment: {error}. Write flow/deployment."
+            f"Prefect's client cannot ask for a run of {deployment!r}: {error}. Check the parameters; they "
+            "must be JSON."
         ) from error
     except httpx.HTTPStatusError as error:
         status, detail = error.response.status_code, " ".join(error.response.text.split())[:300]

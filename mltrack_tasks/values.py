@@ -160,10 +160,10 @@ def _packed(source: Source, inside: Description, name: str) -> Iterator[tuple[So
     """Pack a file -> its new bytes, in memory when it is small."""
     from mltrack_tasks.codecs.zstd import Packer
 
-    if inside.format == "parquet":
-        raise _is_parquet(name)
     if inside.codec == _UNREADABLE:
         inside = Description(kind="file", format="bin", codec="bin")
+    if inside.format == "parquet":
+        raise _is_parquet(name)
     with _temporary_file() if source.size > SINGLE_PUT_LIMIT else nullcontext(io.BytesIO()) as file:
         packer, hasher = Packer(file), hashlib.sha256()
         with os_errors(_TEMPORARY):

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 from mltrack_tasks import layout
-from mltrack_tasks.digest import check_digest, is_digest
+from mltrack_tasks.digest import check_digest, is_digest, sha256_hex
 from mltrack_tasks.errors import IntegrityError
 
 ARRIVALS = "arrivals/"
 
+_SHOWN = 150
+"""[bytes], encoded, of a long deployment's name that its subscription shows."""
 _CLAIM = re.compile(r"(?P<dd>[0-9a-f]{2})/(?P<digest>[0-9a-f]{64})\.(?P<format>[a-z.]+)\.json")
 _BATCH = re.compile(r"(?P<digest>[0-9a-f]{64})\.(json|done)")
+
+
+def subscription_of(deployment: str) -> str:
+    """Name the subscription of a deployment: its own name; of a long one, the beginning and a digest."""
+    if len(quote(deployment, safe="")) <= layout.MAX_SEGMENT:
+        return deployment
+    head = deployment[:_SHOWN]
+    while len(quote(head, safe="")) > _SHOWN:
+        head = head[:-1]
+    return f"{head}-{sha256_hex(deployment.encode())[:32]}"
 
 
 def claim_key(subscription: str, digest: str, format: str) -> str:

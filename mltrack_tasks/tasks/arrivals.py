@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mltrack_tasks.arrivals import process
+from mltrack_tasks.arrivals.keys import subscription_of
 from mltrack_tasks.arrivals.report import ArrivalReport
 from mltrack_tasks.artifacts import markdown, plain, table
 from mltrack_tasks.blocks import MLTrackStore
@@ -39,8 +40,9 @@ def process_new_data(
     refs as ``parameter`` beside ``parameters``; each blob is in one batch, whatever messages, records and
     retries name it. For each batch the event ``mltrack.data.arrived`` is emitted; without a deployment that
     is all. What was acted upon is remembered in the store under the name ``subscription``, by default the
-    deployment's. ``wait`` waits for each run to end; messages stay hidden (``visibility_s`` [s], renewed)
-    until then. What the deployment's own runs store starts nothing, except in their subflows.
+    deployment's. ``wait`` waits for each run to end, however long that takes, and for ever where no worker
+    takes it up; messages stay hidden (``visibility_s`` [s], renewed) until then, for at most SQS's 12 hours.
+    What the deployment's own runs store starts nothing, except in their subflows.
 
     Messages that cannot be understood go to the queue's dead letters. In a flow the figures are also shown
     (artifacts ``mltrack-arrivals`` and ``mltrack-dead-letters``). Raises NotFoundError for an unknown
@@ -54,7 +56,7 @@ def process_new_data(
             opened,
             queue,
             start,
-            subscription=subscription or deployment,
+            subscription=subscription or (deployment and subscription_of(deployment)),
             own_deployment=start.deployment_id,
             batch_size=batch_size,
             max_messages=max_messages,

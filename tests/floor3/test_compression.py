@@ -67,6 +67,16 @@ def test_a_frame_is_refused_with_the_reason(store: Store, tmp_path: Path) -> Non
     assert list(store.list("data/")) == []
 
 
+@pytest.mark.parametrize("head", [b"PAR1", b"\x93NUMPY"])
+def test_a_file_that_only_looks_like_another_is_bytes(store: Store, tmp_path: Path, head: bytes) -> None:
+    body = head + b"\x00" * 1_000 + head
+    (tmp_path / "odd").write_bytes(body)
+    ref = store_file(store, tmp_path / "odd", compress="zstd")
+    assert ref.format == "bin.zst"
+    assert ref.size_bytes < len(body)
+    assert retrieve_file(store, ref, tmp_path / "back").read_bytes() == body
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_a_file_of_any_size_comes_back_as_it_was(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,7 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterNam
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
+from pydantic import TypeAdapter
 
 from flows.process_new_data import process_new_data as process_flow
 from mltrack_tasks import (
@@ -30,6 +31,7 @@ from mltrack_tasks import (
     store_data,
 )
 from mltrack_tasks.arrivals.batches import Batch
+from mltrack_tasks.arrivals.keys import claim_key, is_arrival_key, subscription_of
 from mltrack_tasks.starting import Starter, prefect_errors
 from mltrack_tasks.tasking import _EMITTED
 from tests.floor3.buckets import Bucket
@@ -206,9 +208,30 @@ def test_what_cannot_be_started_is_told_before_a_message_is_read(place: Place) -
         process_new_data.fn(
             place.queues.name, place.deployment, parameter="data", parameters={"speed": 1}, store=place.block
         )
-    with pytest.raises(InvalidInputError, match="no deployment"):
-        process_new_data.fn(place.queues.name, "train", store=place.block)
+    for wrong in ("train", "train/", "/x", "a/b/c", "/"):
+        with pytest.raises(InvalidInputError, match="no deployment: write flow/deployment"):
+            process_new_data.fn(place.queues.name, wrong, store=place.block)
     assert place.queues.count() == before
+
+
+def test_other_errors_of_the_client_are_not_about_the_name(place: Place) -> None:
+    start = Starter(place.deployment, parameters={"rate": object()})
+    with pytest.raises(InvalidInputError, match="must be JSON"):
+        start(Batch("0" * 64, "s", ("sha256:" + "0" * 64 + ".bin",)))
+    with pytest.raises(AccessError, match="`prefect version`") as caught, prefect_errors("f/d"):
+        TypeAdapter(int).validate_python("hidden-4711")
+    assert "hidden-4711" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_long_deployment_has_a_subscription(place: Place) -> None:
+    found = process_new_data.fn(place.queues.name, place.deployment, wait_s=0, store=place.block)
+    assert found.subscription == place.deployment
+    names = {subscription_of(f"train/{'ä' * 60}{number}") for number in range(3)}
+    assert len(names) == 3
+    for name in names:
+        assert name.startswith("train/ää")
+        assert is_arrival_key(claim_key(name, "0" * 64, "bin"))
+        assert subscription_of(name) == name
 
 
 def test_what_the_api_refuses(place: Place) -> None:
