@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 from mltrack_tasks import layout
 from mltrack_tasks.checking.grants import Grants, grant_rows
@@ -26,6 +27,13 @@ from mltrack_tasks.stores.identity import (
 from mltrack_tasks.stores.probe import PROBE_FOLDER, Capabilities, probe_capabilities
 from mltrack_tasks.stores.s3 import S3Store
 from mltrack_tasks.stores.traces import Traces, remove_traces
+
+STALE = timedelta(days=1)
+"""Age of trials from which on they are of no check that is going on."""
+_SWEEP = (
+    f"Remove what is below {PROBE_FOLDER} with the owner's credentials, and grant s3:DeleteObject and "
+    f"s3:DeleteObjectVersion on {PROBE_FOLDER}*. What Object Lock retains stays until that ends."
+)
 
 
 def check_access(store: Store, *, role: Role | None = None, write: bool = True) -> AccessReport:
@@ -79,6 +87,8 @@ class _Checking:
             traces = remove_traces(self.s3, self.trial) if self.s3 and self.write else None
         if traces is not None:
             checks.append(_traces_row(traces, self.capabilities, left))
+        if self.written and self.s3:
+            checks += _of_earlier_checks(self.s3)
         return AccessReport(
             self.store.location, tuple(checks), self.capabilities, self.role, tuple(self.permissions)
         )
@@ -177,17 +187,20 @@ def _account(store: S3Store) -> AccessCheck:
     return AccessCheck("account", True if who else None, known)
 
 
+def _of_earlier_checks(store: S3Store) -> Iterator[AccessCheck]:
+    """Remove what a check that was killed left; one that is going on takes no day."""
+    left = remove_traces(store, PROBE_FOLDER, before=datetime.now(UTC) - STALE).left
+    if left:
+        yield AccessCheck("left by earlier checks", None, f"remaining: {'; '.join(left[:3])}", _SWEEP)
+
+
 def _traces_row(traces: Traces, found: Capabilities | None, others: list[str]) -> AccessCheck:
     """Say whether anything remains of the trials."""
     name = "nothing left behind"
     left = [*traces.left, *(found.left if found else ()), *others]
     unseen = [*traces.unseen, *(found.unseen if found else ())]
     if left:
-        fix = (
-            f"Remove what is below {PROBE_FOLDER} with the owner's credentials, and grant s3:DeleteObject "
-            f"and s3:DeleteObjectVersion on {PROBE_FOLDER}*. What Object Lock retains stays until that ends."
-        )
-        return AccessCheck(name, False, f"remaining: {'; '.join(left[:3])}", fix)
+        return AccessCheck(name, False, f"remaining: {'; '.join(left[:3])}", _SWEEP)
     if unseen:
         return not_probed(name, unseen[0])
     return AccessCheck(name, True, "all trial objects are removed, with their versions and uploads")

@@ -10,7 +10,7 @@ from typing import Any
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from mltrack_tasks.errors import MLTrackError
+from mltrack_tasks.errors import AccessError, MLTrackError
 from mltrack_tasks.stores.base import Store, WrapperStore
 from mltrack_tasks.stores.s3 import S3Store
 from mltrack_tasks.stores.s3_errors import NO_S3, Failure, botocore_errors, failure_of_botocore, translate
@@ -80,7 +80,11 @@ class BucketPlace:
 
 
 def bucket_place(store: S3Store) -> BucketPlace:
-    """Ask where the bucket is. Raises AccessError if there is none, or the endpoint does not answer."""
+    """Ask where the bucket is.
+
+    Raises AccessError if there is none, the endpoint does not answer, or the bucket is not the expected
+    owner's.
+    """
     bucket, start = store.settings.bucket, time.time()
     try:
         answer = store.client.head_bucket(Bucket=bucket)
@@ -91,7 +95,24 @@ def bucket_place(store: S3Store) -> BucketPlace:
         raise _head_bucket_error(error, bucket) from error
     except BotoCoreError as error:
         raise _head_bucket_error(error, bucket) from error
+    _require_owner(store)
     return BucketPlace(answer.get("BucketRegion") or _region_header(answer), True, _ahead(answer, start))
+
+
+def _require_owner(store: S3Store) -> None:
+    """Ask once more in the name of the expected owner, as S3's refusal does not say that this is why."""
+    bucket, owner = store.settings.bucket, store.settings.expected_owner
+    if not owner:
+        return
+    try:
+        store.client.head_bucket(Bucket=bucket, ExpectedBucketOwner=owner)
+    except (BotoCoreError, store.client.exceptions.ClientError) as error:
+        if failure_of_botocore(error).code not in ("403", "AccessDenied"):
+            raise _head_bucket_error(error, bucket) from error
+        raise AccessError(
+            f"The bucket {bucket} does not belong to the account {owner}. Check the bucket's name, and "
+            "expected_bucket_owner."
+        ) from error
 
 
 def require_listing(store: S3Store) -> None:

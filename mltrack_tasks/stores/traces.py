@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -21,17 +22,19 @@ class Traces:
     unseen: tuple[str, ...] = ()
 
 
-def remove_traces(store: S3Store, start: str) -> Traces:
+def remove_traces(store: S3Store, start: str, *, before: datetime | None = None) -> Traces:
     """Remove all whose key begins with ``start``, which no other trial has, as if it had never been.
 
-    ``start`` is relative to the store. Where versions are kept, removing one takes s3:DeleteObjectVersion.
+    ``start`` is relative to the store. With ``before`` only what is older than that. Where versions are kept,
+    removing one takes s3:DeleteObjectVersion.
     """
-    return _Broom(store, f"{store.settings.prefix}/{start}".lstrip("/")).sweep()
+    return _Broom(store, f"{store.settings.prefix}/{start}".lstrip("/"), before).sweep()
 
 
 class _Broom:
-    def __init__(self, store: S3Store, base: str) -> None:
+    def __init__(self, store: S3Store, base: str, before: datetime | None) -> None:
         self._client: Any = store.client
+        self._before = before
         self._bucket, self._base = {"Bucket": store.settings.bucket}, base
         self._where = f"s3://{store.settings.bucket}/{base}"
         self._left: list[str] = []
@@ -69,7 +72,10 @@ class _Broom:
     def _found(self, verb: str, listing: str, member: str) -> list[dict[str, Any]]:
         with botocore_errors(verb, self._where):
             answer = getattr(self._client, listing)(**self._bucket, Prefix=self._base)
-            return list(answer.get(member, ()))
+            return [each for each in answer.get(member, ()) if self._is_old(each)]
+
+    def _is_old(self, found: dict[str, Any]) -> bool:
+        return self._before is None or (found.get("LastModified") or found["Initiated"]) < self._before
 
     def _delete(self, found: dict[str, Any]) -> None:
         with botocore_errors("delete", self._where):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from mltrack_tasks import access
 from mltrack_tasks.access import check_access
 from mltrack_tasks.bucket.provision import provision_bucket
 from mltrack_tasks.bucket.settings import BucketSettings, Lifecycle
@@ -18,8 +20,9 @@ from mltrack_tasks.content import store_data
 from mltrack_tasks.errors import AccessError, InvalidInputError
 from mltrack_tasks.permissions import Permission, permissions_of
 from mltrack_tasks.roles import ROLES, role_policy
-from mltrack_tasks.stores import Store, open_memory, open_s3
+from mltrack_tasks.stores import Store, open_memory, open_s3, probe
 from mltrack_tasks.stores.s3_settings import S3Settings
+from mltrack_tasks.stores.traces import Traces
 from tests.floor3.buckets import LOGS_EXPIRE, Bucket
 from tests.servers import S3Server
 from tests.servers.faultproxy import Answer, Fault, FaultProxy
@@ -76,7 +79,8 @@ def test_nothing_remains(bucket: Bucket, role: str, versioning: str) -> None:
     store_data(bucket.store, {"a": 1})
     if versioning:
         set_versioning(bucket, versioning)
-    bucket.client.create_multipart_upload(Bucket=bucket.name, Key="mltrack/.probe/of-others")
+    # moto says of every upload that it was begun in 2010, so not among the trials.
+    bucket.client.create_multipart_upload(Bucket=bucket.name, Key="mltrack/.probe-of-others")
     before = everything(bucket)
     report = check_access(bucket.store, role=role)
     assert report.ok, report.rows()
@@ -84,6 +88,44 @@ def test_nothing_remains(bucket: Bucket, role: str, versioning: str) -> None:
     assert not rows(report, "note")
     if role != "reader":
         assert rows(report, "nothing left behind")[0].ok
+
+
+def test_what_a_killed_check_left_is_removed_a_day_later(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_versioning(bucket, "Enabled")
+    before = everything(bucket)
+    with monkeypatch.context() as killed:
+        killed.setattr(access, "remove_traces", lambda *_, **__: Traces())
+        killed.setattr(probe, "remove_traces", lambda *_, **__: Traces())
+        check_access(bucket.store, role="writer")
+    left = everything(bucket)
+    assert len(left["Versions"]) > 3
+    assert check_access(bucket.store, role="writer").ok
+    assert everything(bucket) == left  # it might still be going on
+    monkeypatch.setattr(access, "STALE", timedelta(days=-1))
+    assert check_access(bucket.store, role="reader").ok
+    assert everything(bucket) == left
+    assert check_access(bucket.store, role="writer").ok
+    assert everything(bucket) == before
+
+
+def test_a_bucket_of_another_account_is_told(proxied: S3Settings, proxy: FaultProxy) -> None:
+    """S3 refuses every request that names another owner, and does not say that this is why."""
+    named = replace(proxied, expected_owner="999999999999")
+    proxy.script(
+        Fault(
+            "answer",
+            times=None,
+            where=lambda request: "x-amz-expected-bucket-owner" in request.headers,
+            answer=Answer(403, "AccessDenied"),
+        )
+    )
+    report = check_access(open_s3(named), role="writer")
+    [found] = rows(report, "bucket and region")
+    assert found.ok is False
+    assert "expected_bucket_owner" in found.fix
+    assert report.permissions == ()
 
 
 @pytest.mark.parametrize("role", ROLES)
