@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -41,6 +42,10 @@ settings.load_profile(PROFILE)
 
 def pytest_configure(config: pytest.Config) -> None:
     """Take the user's settings out of the environment, before anything reads them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So does a shell start what is in its background, and all that we start would inherit it: a worker of
+        # Prefect's that is told to end sends itself a Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Each boto3 session reads the same megabytes of JSON: 0.1 s of every S3 store that a test opens.
     botocore.session.create_loader = functools.cache(botocore.session.create_loader)
     for name in GIVEN:

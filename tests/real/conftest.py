@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     lacking = {"proxy"} if not GIVEN.get("MLTRACK_TEST_S3_ENDPOINT", "").startswith("http://") else set()
     known = EXPECTED.get(GIVEN.get("MLTRACK_TEST_S3_SERVER", ""))
-    if known is None or known.gives_policies is None:
+    if known is None or not known.gives_policies:
         lacking.add("as_role")
     if known is not EXPECTED["localstack"]:
         lacking.add("queued")  # no other sends its notifications to queues that can be made here
