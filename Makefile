@@ -36,7 +36,7 @@ test: $(READY) ## the tests; ARGS="-k name" is passed on to pytest
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests $(addprefix --ignore=,$(STAGES)) $(ARGS)
 
 e2e: $(READY) ## the end-to-end tests: the demo, the examples, a Prefect server
-	$(BIN)/python -m pytest tests/e2e $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/e2e $(ARGS)
 
 browser: $(READY) ## the tests of Prefect's UI with its forms and reports, in Chromium, which it installs
 	scripts/ci_browser.sh

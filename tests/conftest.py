@@ -28,7 +28,7 @@ ROOM = 1 << 30  # [bytes]; all tests together write 0.9 GB, and what passed is r
 
 settings.register_profile(
     "default",
-    max_examples=30,
+    max_examples=20,
     deadline=None,  # machines differ; no test asserts on seconds
     derandomize=True,  # the same examples in every run: what is new is sought by the profile below
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

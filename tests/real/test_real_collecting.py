@@ -18,8 +18,9 @@ from mltrack_tasks.stores.s3_settings import S3Settings
 from tests.floor3 import invariants
 from tests.real import collecting
 from tests.real.collecting import DAY, HastyStore, quiet
+from tests.settings import PROFILE
 
-ROUNDS = 2
+ROUNDS = 3 if PROFILE == "thorough" else 1
 WRITERS, COLLECTORS = 4, 2
 
 
