@@ -12,6 +12,7 @@ from mltrack_tasks.digest import sha256_hex
 from mltrack_tasks.errors import MLTrackError
 from mltrack_tasks.events import Event, Observe
 from mltrack_tasks.filetree import FILE, Entry, with_digest
+from mltrack_tasks.localtree.reading import hash_open
 from mltrack_tasks.migration.hashcache import HashCache
 from mltrack_tasks.migration.origin import SourceTree
 from mltrack_tasks.parallel import map_ordered
@@ -126,9 +127,11 @@ def _read_missing(
 def _hashed(tree: SourceTree, entry: Entry) -> _Read | MLTrackError:
     try:
         if entry.size > DEFER_ABOVE:
-            source, file = open_large(tree, entry)
-            file.close()
-            return _Read(with_digest(entry, source.digest))
+            with tree.open(entry) as file, os_errors(entry.path):
+                found = hash_open(file.fileno())  # the whole alone: its parts are for who sends them
+            if found is None:
+                raise changed(entry.path)
+            return _Read(with_digest(entry, found[1]))
         return _digested(entry, tree.read(entry))
     except MLTrackError as error:
         return error
